@@ -1,0 +1,111 @@
+"""What is stored: each record type with its unique keys, its orders and its scope, declared once.
+
+A store builds tables, indexes, collections or a single table from RECORDS; a new capability adds a row here and
+touches no store. Fields may be ``str``, ``int``, ``float``, ``bool``, ``Moment``, ``Json`` and any of these or None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from operator import attrgetter
+from typing import Any, get_type_hints
+
+from loquent.domain.generations import Content, Generation
+from loquent.domain.idempotency import Repeat
+from loquent.domain.usage import UsageDay
+from loquent.domain.users import User
+
+OWN = ("tenant", "owner")
+SCOPES = {"owner": OWN, "tenant": ("tenant",), "system": ()}
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A list that can be paged: equal on ``within``, sorted by ``by`` and then by id. None in ``by``: not listed."""
+
+    within: tuple[str, ...]
+    by: str
+    desc: bool = False
+
+
+@dataclass(frozen=True)
+class Spec:
+    """How one record type is stored."""
+
+    type: type[Any]
+    table: str  # plural, as psql shows it
+    scope: str  # owner | tenant | system: the fields that a scoped query is bound to
+    unique: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # None in any field: not unique
+    orders: Mapping[str, Order] = field(default_factory=dict)
+    counters: tuple[str, ...] = ()  # a type with counters is only bumped; one without carries a version
+    long: tuple[str, ...] = ()  # fields that may be large: never in a key or an order
+
+    def __post_init__(self) -> None:
+        names = set(self.names)
+        keyed = {name for key in self.unique.values() for name in key}
+        keyed |= {name for order in self.orders.values() for name in (*order.within, order.by)}
+        fat = {*self.counters, *self.long}
+        missing = ({"id", *SCOPES[self.scope]} | keyed | fat) - names
+        if missing:
+            raise TypeError(f"{self.table}: no such fields: {sorted(missing)}")
+        if keyed & fat:
+            raise TypeError(f"{self.table}: a counter or a long text in a key or an order: {sorted(keyed & fat)}")
+        if bool(self.counters) == ("version" in names):
+            raise TypeError(f"{self.table}: a record is versioned or counted, one of the two")
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The fields, in the order of the constructor."""
+        return tuple(each.name for each in fields(self.type))
+
+    @cached_property
+    def types(self) -> Mapping[str, Any]:
+        """Each field's type, resolved."""
+        return get_type_hints(self.type)
+
+    @cached_property
+    def values(self) -> attrgetter[tuple[Any, ...]]:
+        """Reads all fields of a record at once."""
+        return attrgetter(*self.names)
+
+
+SPECS = (
+    Spec(
+        Generation,
+        "generations",
+        scope="owner",
+        orders={
+            "newest": Order(OWN, "id", desc=True),
+            "kind": Order((*OWN, "kind"), "id", desc=True),
+            "status": Order((*OWN, "status"), "id", desc=True),
+            "kind_status": Order((*OWN, "kind", "status"), "id", desc=True),
+            "model": Order((*OWN, "model"), "id", desc=True),
+            "due": Order((), "due_at"),
+            "all": Order((), "id"),
+        },
+    ),
+    Spec(Content, "contents", scope="owner", orders={"all": Order((), "id")}, long=("input", "output", "sources")),
+    Spec(
+        User,
+        "users",
+        scope="tenant",
+        unique={"username": ("tenant", "username"), "email": ("tenant", "email")},
+        orders={"newest": Order(("tenant",), "id", desc=True), "all": Order((), "id")},
+    ),
+    Spec(
+        UsageDay,
+        "usage_days",
+        scope="owner",
+        orders={"days": Order(OWN, "day", desc=True), "all": Order((), "id")},
+        counters=("generations", "prompt_tokens", "completion_tokens", "cost"),
+    ),
+    Spec(
+        Repeat,
+        "repeats",
+        scope="owner",
+        orders={"expiring": Order((), "expires_at"), "all": Order((), "id")},
+    ),
+)
+RECORDS: Mapping[type[Any], Spec] = {spec.type: spec for spec in SPECS}

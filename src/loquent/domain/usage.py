@@ -1,0 +1,59 @@
+"""Tokens and money: what a generation used, and what a day adds up to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from loquent.domain.clock import Moment, day
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens in and out. ``estimated`` where we counted because the engine did not say."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    estimated: bool = False
+
+    @property
+    def total_tokens(self) -> int:
+        """Always the sum."""
+        return self.prompt_tokens + self.completion_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Money per million tokens, in millionths of the currency unit (2.5 dollars are 2_500_000)."""
+
+    input: int = 0
+    output: int = 0
+
+    def of(self, prompt_tokens: int, completion_tokens: int) -> int:
+        """The cost in millionths, rounded up, so that many small calls are never free."""
+        return -(-(prompt_tokens * self.input + completion_tokens * self.output) // 1_000_000)
+
+
+@dataclass(frozen=True, slots=True)
+class UsageDay:
+    """What one owner used of one model on one UTC day: counters only, added to by each finish."""
+
+    id: str
+    tenant: str
+    owner: str
+    day: str
+    model: str
+    generations: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: int = 0
+
+
+def usage_day(tenant: str, owner: str, model: str, moment: Moment) -> UsageDay:
+    """The counter, at zero, that a use at that moment is added to."""
+    on = day(moment)
+    return UsageDay(f"use_{on}/{tenant}/{owner}/{model}", tenant, owner, on, model)
+
+
+def estimate_tokens(text: str) -> int:
+    """Tokens that a text is likely to be: a quarter of its UTF-8 bytes, the usual rule of thumb, rounded up."""
+    return -(-len(text.encode("utf-8", "replace")) // 4)

@@ -1,0 +1,51 @@
+"""The ways to reach models: one file an engine, a table of them, and ``connect``, which imports only the one used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+
+from loquent.domain.errors import Misconfigured
+from loquent.domain.models import Model
+from loquent.ports.engine import Engine
+
+ENGINES: Mapping[str, str] = {
+    "llama": "loquent.engines.llama:Llama",
+    "openai": "loquent.engines.openai:OpenAI",
+    "extractive": "loquent.engines.extractive:Extractive",
+    "echo": "loquent.engines.echo:Echo",
+}
+"""What a row's ``engine`` may say, and the class that it means: built as ``Class(model, options)``, one for each row."""
+
+EXTRAS: Mapping[str, str] = {"llama": "llama"}
+"""The engines that need more than the plain install, and the extra that brings it."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the deployment says to every engine; each takes what concerns it."""
+
+    models_dir: Path  # where weights lie
+    slots: int = 4  # answers that an embedded model works on at once
+    threads: int | None = None  # of an embedded model; None: it chooses
+    context: int = 8192  # tokens for each slot of an embedded model
+    keys: Mapping[str, str] = field(default_factory=dict, repr=False)  # environment variable -> secret
+
+
+def connect(model: Model, options: Options) -> Engine:
+    """The engine of this row, not yet opened. Raises Misconfigured where it is unknown or not installed."""
+    if model.engine not in ENGINES:
+        raise Misconfigured(f"model {model.name}: engine {model.engine!r} is not one of {', '.join(ENGINES)}")
+    module, _, name = ENGINES[model.engine].partition(":")
+    try:
+        engine: Engine = getattr(import_module(module), name)(model, options)
+    except ImportError as missing:
+        if model.engine not in EXTRAS:
+            raise  # a broken install, not a missing extra
+        raise Misconfigured(
+            f"model {model.name}: engine {model.engine} needs {missing.name or 'a package'}, which is not installed: "
+            f'pip install "loquent[{EXTRAS[model.engine]}]"'
+        ) from missing
+    return engine

@@ -1,0 +1,1 @@
+"""What the product does: one file per noun, over ports, knowing no backend."""

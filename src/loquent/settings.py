@@ -1,0 +1,517 @@
+"""Settings: one typed place, read from the environment and ``.env``; every one has a default that works."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from loquent.domain.errors import Misconfigured
+
+T = TypeVar("T")
+Windows = tuple[tuple[int, int], ...]  # (count, seconds) of each sliding window
+
+SECRET_BYTES = 32
+MAKE_SECRET = "python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"
+UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
+YES, NO = frozenset(("1", "true", "yes", "on")), frozenset(("0", "false", "no", "off"))
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How one sort of value is read; ``takes`` says so to people. ``read`` raises ValueError."""
+
+    takes: str
+    read: Callable[[str], Any]
+
+
+def whole(low: int, high: int) -> Kind:
+    """A whole number within bounds."""
+
+    def read(text: str) -> int:
+        if not re.fullmatch(r"[+-]?\d{1,18}", text) or not low <= int(text) <= high:
+            raise ValueError
+        return int(text)
+
+    return Kind(f"a whole number from {low} to {high}", read)
+
+
+def number(low: float, high: float) -> Kind:
+    """A number within bounds."""
+
+    def read(text: str) -> float:
+        value = float(text)
+        if not low <= value <= high:
+            raise ValueError
+        return value
+
+    return Kind(f"a number from {low:g} to {high:g}", read)
+
+
+def one_of(*values: str) -> Kind:
+    """One of some words, in any case."""
+
+    def read(text: str) -> str:
+        for value in values:
+            if value.lower() == text.lower():
+                return value
+        raise ValueError
+
+    return Kind("one of " + ", ".join(values), read)
+
+
+def url(*schemes: str) -> Kind:
+    """A URL that names a backend by its scheme; a driver behind a plus sign is allowed (``sqlite+aiosqlite:``)."""
+
+    def read(text: str) -> str:
+        scheme, colon, _ = text.partition(":")
+        if not colon or scheme.lower().partition("+")[0] not in schemes:
+            raise ValueError
+        return text
+
+    return Kind("a URL that begins with " + " or ".join(f"{scheme}:" for scheme in schemes), read)
+
+
+def _text(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError
+    return text
+
+
+def _flag(text: str) -> bool:
+    if text.lower() not in YES | NO:
+        raise ValueError
+    return text.lower() in YES
+
+
+def _file(text: str) -> Path:
+    path = Path(text).expanduser()
+    if not path.is_file():
+        raise ValueError
+    return path
+
+
+def _folder(text: str) -> Path:
+    path = Path(text).expanduser()
+    nearest = next(each for each in (path, *path.absolute().parents) if each.exists())
+    if not nearest.is_dir():
+        raise ValueError
+    return path
+
+
+def _secret(text: str) -> str:
+    if len(text.encode()) < SECRET_BYTES:
+        raise ValueError
+    return text
+
+
+def _windows(text: str) -> Windows:
+    found = []
+    for part in filter(None, (each.strip() for each in text.split(","))):
+        match = re.fullmatch(r"(\d{1,12}) */ *(?:(\d{1,6}) *)?(second|minute|hour|day)s?", part)
+        if not match or int(match[1]) < 1:
+            raise ValueError
+        found.append((int(match[1]), int(match[2] or 1) * UNITS[match[3]]))
+    return tuple(found)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """Names parted by commas; a JSON-like list, as some frameworks write it, is read too."""
+    return tuple(filter(None, (part.strip(" \"'[]") for part in text.split(","))))
+
+
+TEXT = Kind("text on one line", _text)
+FLAG = Kind("true or false", _flag)
+FILE = Kind("the path of a file that exists", _file)
+FOLDER = Kind("a folder, made where it is missing", _folder)
+SECRET = Kind(f"at least {SECRET_BYTES} bytes; make one with: {MAKE_SECRET}", _secret)
+WINDOWS = Kind("counts in windows, like 10/minute, 100/hour", _windows)
+NAMES = Kind("names parted by commas", _names)
+HTTP = Kind("a URL that begins with http:// or https://", url("http", "https").read)
+
+
+def setting(
+    default: T,
+    kind: Kind,
+    about: str,
+    *,
+    env: str,
+    aliases: tuple[str, ...] = (),
+    group: str,
+    secret: bool = False,
+    shown_default: str | None = None,
+) -> T:
+    """A field that is read from the environment."""
+    meta = {"kind": kind, "takes": kind.takes, "about": about, "env": env, "aliases": aliases, "group": group}
+    meta |= {"secret": secret, "shown_default": shown_default}
+    return field(default=default, metadata=meta)  # type: ignore[return-value]  # as dataclasses.field itself is typed
+
+
+SERVER, DATA, ACCESS, MODELS = "Server", "Data", "Access", "Models"
+LIMITS, JOBS, SEEING = "Limits", "Jobs", "Logs and metrics"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that can be set, by field."""
+
+    host: str = setting(
+        "127.0.0.1", TEXT, "The address to listen on.", env="LOQUENT_HOST", aliases=("HOST",), group=SERVER
+    )
+    port: int = setting(
+        8000, whole(0, 65535), "The port to listen on.", env="LOQUENT_PORT", aliases=("PORT",), group=SERVER
+    )
+    server: str = setting(
+        "granian",
+        one_of("granian", "uvicorn"),
+        "The HTTP server: granian carries more streams and closes slow clients, uvicorn takes less memory.",
+        env="LOQUENT_SERVER",
+        group=SERVER,
+    )
+    allowed_hosts: tuple[str, ...] = setting(
+        (),
+        NAMES,
+        "Host names that requests may carry; * is any. A server on loopback takes only loopback names by default.",
+        env="LOQUENT_ALLOWED_HOSTS",
+        aliases=("ALLOWED_HOSTS",),
+        group=SERVER,
+        shown_default="loopback names on loopback, otherwise any",
+    )
+    max_body: int = setting(
+        1_000_000,
+        whole(1_000, 1_000_000_000),
+        "Bytes that a JSON or form body may have.",
+        env="LOQUENT_MAX_BODY",
+        group=SERVER,
+    )
+    max_upload: int = setting(
+        20_000_000,
+        whole(1_000, 10_000_000_000),
+        "Bytes that an uploaded file may have.",
+        env="LOQUENT_MAX_UPLOAD",
+        group=SERVER,
+    )
+    body_seconds: float = setting(
+        30.0,
+        number(0.05, 3600),
+        "Seconds in which a request's body must have come.",
+        env="LOQUENT_BODY_SECONDS",
+        group=SERVER,
+    )
+    stop_seconds: float = setting(
+        30.0,
+        number(0, 3600),
+        "Seconds in which a stop lets streams and jobs end.",
+        env="LOQUENT_STOP_SECONDS",
+        group=SERVER,
+    )
+
+    data_dir: Path = setting(
+        Path("data"),
+        FOLDER,
+        "Where everything local is kept: database, models, the secret.",
+        env="LOQUENT_DATA_DIR",
+        group=DATA,
+    )
+    store: str = setting(
+        "",
+        url("sqlite", "memory", "dynamodb"),
+        "Where records are kept.",
+        env="LOQUENT_STORE",
+        aliases=("DATABASE_URL",),
+        group=DATA,
+        shown_default="sqlite:///{LOQUENT_DATA_DIR}/loquent.db",
+    )
+    queue: str = setting("local:", url("local"), "How workers are told of jobs.", env="LOQUENT_QUEUE", group=DATA)
+    limiter: str = setting("memory:", url("memory"), "Where rates are counted.", env="LOQUENT_LIMITER", group=DATA)
+
+    secret: str = setting(
+        "",
+        SECRET,
+        "Signs access tokens. Without one, a random one is made in the data folder.",
+        env="LOQUENT_SECRET",
+        aliases=("SECRET_KEY", "JWT_SECRET_KEY"),
+        group=ACCESS,
+        secret=True,
+        shown_default="made in the data folder",
+    )
+    algorithm: str = setting(
+        "HS256",
+        one_of("HS256"),
+        "How access tokens are signed.",
+        env="LOQUENT_ALGORITHM",
+        aliases=("ALGORITHM",),
+        group=ACCESS,
+    )
+    token_minutes: int = setting(
+        60,
+        whole(1, 525_600),
+        "Minutes for which an access token is good.",
+        env="LOQUENT_TOKEN_MINUTES",
+        aliases=("ACCESS_TOKEN_EXPIRE_MINUTES",),
+        group=ACCESS,
+    )
+    anonymous: str = setting(
+        "auto",
+        one_of("auto", "on", "off"),
+        "Whether callers without an account are served; auto: only where the server listens on loopback.",
+        env="LOQUENT_ANONYMOUS",
+        group=ACCESS,
+    )
+    password_threads: int = setting(
+        2, whole(1, 64), "Passwords that are hashed at the same time.", env="LOQUENT_PASSWORD_THREADS", group=ACCESS
+    )
+
+    models: Path | None = setting(
+        None,
+        FILE,
+        "A TOML file of model rows, [[model]] each.",
+        env="LOQUENT_MODELS",
+        group=MODELS,
+        shown_default="the shipped rows",
+    )
+    models_dir: Path | None = setting(
+        None,
+        FOLDER,
+        "Where model weights are kept.",
+        env="LOQUENT_MODELS_DIR",
+        group=MODELS,
+        shown_default="{LOQUENT_DATA_DIR}/models",
+    )
+    model: str = setting(
+        "",
+        TEXT,
+        "The model that answers where a caller names none.",
+        env="LOQUENT_MODEL",
+        group=MODELS,
+        shown_default="the first row that can chat",
+    )
+    summary_model: str = setting(
+        "extractive",
+        TEXT,
+        "The model that summarises where a caller names none.",
+        env="LOQUENT_SUMMARY_MODEL",
+        group=MODELS,
+    )
+    llama_slots: int = setting(
+        4,
+        whole(1, 64),
+        "Answers that the embedded engine makes at the same time.",
+        env="LOQUENT_LLAMA_SLOTS",
+        group=MODELS,
+    )
+    llama_threads: int = setting(
+        0,
+        whole(0, 256),
+        "Processor threads of the embedded engine; 0: as many as there are cores.",
+        env="LOQUENT_LLAMA_THREADS",
+        group=MODELS,
+    )
+    llama_context: int = setting(
+        8192,
+        whole(256, 1_048_576),
+        "Tokens that one answer's input and output may have, where the model allows.",
+        env="LOQUENT_LLAMA_CONTEXT",
+        group=MODELS,
+    )
+    openai_api_key: str = setting(
+        "",
+        TEXT,
+        "A key for an OpenAI-compatible server; with it a model row is made by itself.",
+        env="OPENAI_API_KEY",
+        group=MODELS,
+        secret=True,
+    )
+    openai_base_url: str = setting(
+        "https://api.openai.com/v1", HTTP, "The base URL of that server.", env="OPENAI_BASE_URL", group=MODELS
+    )
+    openai_model: str = setting("gpt-4o-mini", TEXT, "The model that is asked there.", env="OPENAI_MODEL", group=MODELS)
+    openai_max_tokens: int = setting(
+        0,
+        whole(0, 1_000_000),
+        "Tokens of an answer from there, where a caller names none; 0: its own limit.",
+        env="OPENAI_MAX_TOKENS",
+        group=MODELS,
+    )
+    openai_temperature: float | None = setting(
+        None,
+        number(0, 2),
+        "Temperature there, where a caller names none.",
+        env="OPENAI_TEMPERATURE",
+        group=MODELS,
+        shown_default="its own",
+    )
+
+    limit_generations: Windows = setting(
+        ((60, 60), (1000, 3600)),
+        WINDOWS,
+        "Generations that one caller may ask for; empty: any number.",
+        env="LOQUENT_LIMIT_GENERATIONS",
+        group=LIMITS,
+        shown_default="60/minute, 1000/hour",
+    )
+    limit_summaries: Windows = setting(
+        ((10, 60), (100, 3600)),
+        WINDOWS,
+        "Summaries that one caller may ask for.",
+        env="LOQUENT_LIMIT_SUMMARIES",
+        group=LIMITS,
+        shown_default="10/minute, 100/hour",
+    )
+    limit_logins: Windows = setting(
+        ((10, 60), (60, 3600)),
+        WINDOWS,
+        "Attempts to log in or register from one address, and to log in to one account.",
+        env="LOQUENT_LIMIT_LOGINS",
+        group=LIMITS,
+        shown_default="10/minute, 60/hour",
+    )
+    rate_per_minute: int = setting(
+        0,
+        whole(0, 1_000_000_000),
+        "Where set, the rate a minute of both rules above.",
+        env="RATE_LIMIT_PER_MINUTE",
+        group=LIMITS,
+    )
+    rate_per_hour: int = setting(
+        0,
+        whole(0, 1_000_000_000),
+        "Where set, the rate an hour of both rules above.",
+        env="RATE_LIMIT_PER_HOUR",
+        group=LIMITS,
+    )
+    min_text: int = setting(
+        50, whole(1, 1_000_000), "Characters that a text to summarise must have.", env="MIN_TEXT_LENGTH", group=LIMITS
+    )
+    max_text: int = setting(
+        50_000,
+        whole(1, 10_000_000),
+        "Characters that a text to summarise may have; a file may have more.",
+        env="MAX_TEXT_LENGTH",
+        group=LIMITS,
+    )
+    max_file_text: int = setting(
+        5_000_000,
+        whole(1, 100_000_000),
+        "Characters that the text of a file may have.",
+        env="LOQUENT_MAX_FILE_TEXT",
+        group=LIMITS,
+    )
+
+    job_slots: int = setting(
+        8, whole(1, 1024), "Jobs that one process works on at the same time.", env="LOQUENT_JOB_SLOTS", group=JOBS
+    )
+    lease_seconds: float = setting(
+        60.0,
+        number(0.1, 3600),
+        "Seconds after which a job of a dead worker is taken over.",
+        env="LOQUENT_LEASE_SECONDS",
+        group=JOBS,
+    )
+    sweep_seconds: float = setting(
+        15.0,
+        number(0.05, 3600),
+        "Seconds between looks for work that nobody rang for.",
+        env="LOQUENT_SWEEP_SECONDS",
+        group=JOBS,
+    )
+    checkpoint_seconds: float = setting(
+        1.0,
+        number(0.05, 60),
+        "Seconds between saves of a running answer's text so far.",
+        env="LOQUENT_CHECKPOINT_SECONDS",
+        group=JOBS,
+    )
+    max_attempts: int = setting(
+        3, whole(1, 100), "Runs after which a job that keeps dying is failed.", env="LOQUENT_MAX_ATTEMPTS", group=JOBS
+    )
+    failpoints: str = setting(
+        "",
+        TEXT,
+        "Places where tests make the process die; never set it in earnest.",
+        env="LOQUENT_FAILPOINTS",
+        group=JOBS,
+    )
+
+    log_level: str = setting(
+        "INFO",
+        one_of("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"),
+        "What is logged.",
+        env="LOQUENT_LOG_LEVEL",
+        aliases=("LOG_LEVEL",),
+        group=SEEING,
+    )
+    log_format: str = setting(
+        "auto",
+        one_of("auto", "json", "text"),
+        "The form of the log; auto: text on a terminal, JSON elsewhere.",
+        env="LOQUENT_LOG_FORMAT",
+        group=SEEING,
+    )
+    log_content: bool = setting(
+        False,
+        FLAG,
+        "Whether prompts and answers are logged.",
+        env="LOQUENT_LOG_CONTENT",
+        aliases=("LOG_CONTENT",),
+        group=SEEING,
+    )
+    metrics: bool = setting(True, FLAG, "Whether /metrics is served.", env="LOQUENT_METRICS", group=SEEING)
+
+    @property
+    def store_url(self) -> str:
+        """The store's URL, the default worked out."""
+        return self.store or f"sqlite:///{self.data_dir.absolute() / 'loquent.db'}"
+
+    @property
+    def weights_dir(self) -> Path:
+        """Where model weights are kept, the default worked out."""
+        return self.models_dir or self.data_dir / "models"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the server."""
+        return self.host in ("localhost", "::1", "[::1]") or self.host.startswith("127.")
+
+    @property
+    def takes_anonymous(self) -> bool:
+        """Whether callers without an account are served."""
+        return self.anonymous == "on" or (self.anonymous == "auto" and self.is_loopback)
+
+    @property
+    def host_names(self) -> tuple[str, ...]:
+        """Host names that requests may carry; * is any."""
+        return self.allowed_hosts or (("localhost", "127.0.0.1", "[::1]", "loquent") if self.is_loopback else ("*",))
+
+
+def read(environ: Mapping[str, str]) -> Settings:
+    """The settings that an environment holds; the native name goes before its aliases, an empty value is none.
+
+    Raises Misconfigured with one line: which variable, what it holds (a secret is not shown), what it takes.
+    """
+    values: dict[str, Any] = {}
+    for each in fields(Settings):
+        for name in (each.metadata["env"], *each.metadata["aliases"]):
+            if text := environ.get(name, "").strip():
+                values[each.name] = _value(name, text, each.metadata)
+                break
+    found = Settings(**values)
+    if found.min_text > found.max_text:
+        raise Misconfigured(
+            f"MIN_TEXT_LENGTH holds {found.min_text}; it takes at most MAX_TEXT_LENGTH, {found.max_text}"
+        )
+    return found
+
+
+def _value(name: str, text: str, meta: Mapping[str, Any]) -> Any:
+    try:
+        return meta["kind"].read(text)
+    except ValueError:
+        shown = f"a value of {len(text.encode())} bytes" if meta["secret"] else repr(_without_password(text)[:200])
+        raise Misconfigured(f"{name} holds {shown}; it takes {meta['takes']}") from None
+
+
+def _without_password(text: str) -> str:
+    return re.sub(r"(://[^:/@\s]*):[^/]*@", r"\1:…@", text)
