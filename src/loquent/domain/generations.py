@@ -143,7 +143,8 @@ def begin(
 
 def claimed(lease_until: Moment, by: str) -> tuple[dict[str, Any], dict[str, int]]:
     """What a claim puts and adds (see Store.take): a lease, one attempt and the next fence."""
-    return {"status": PROCESSING, "due_at": lease_until, "lease_by": by}, {"attempts": 1, "fence": 1}
+    put = {"status": PROCESSING, "due_at": lease_until, "lease_by": by, "started_at": now()}
+    return put, {"attempts": 1, "fence": 1}
 
 
 def held(current: Generation, fence: int) -> Generation:
@@ -195,6 +196,11 @@ def retried(current: Generation, *, seconds: float, error: LoquentError) -> Gene
 def released(current: Generation) -> Generation:
     """Handed back clean, by a stop: due at once, and the attempt does not count."""
     return replace(current, status=PENDING, due_at=now(), lease_by=None, attempts=max(0, current.attempts - 1))
+
+
+def restarted(current: Generation) -> Generation:
+    """Its process is known to be gone: the lease ends now, so that whoever looks takes it over."""
+    return replace(current, due_at=now())
 
 
 def cancelled(current: Generation) -> Generation:

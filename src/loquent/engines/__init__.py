@@ -17,7 +17,7 @@ ENGINES: Mapping[str, str] = {
     "extractive": "loquent.engines.extractive:Extractive",
     "echo": "loquent.engines.echo:Echo",
 }
-"""What a row's ``engine`` may say, and the class that it means: built as ``Class(model, options)``, one for each row."""
+"""What a row's ``engine`` may say, and the class that it means, built as ``Class(model, options)`` for each row."""
 
 EXTRAS: Mapping[str, str] = {"llama": "llama"}
 """The engines that need more than the plain install, and the extra that brings it."""

@@ -26,8 +26,8 @@ class Ask:
 class Chunk:
     """A piece of the answer. The last pieces carry why it ended and what it used.
 
-    An engine that reads OpenAI's wire may hand over whole events as they came, in ``wire``; then the other fields
-    are empty until ``parts`` takes the bytes apart. A surface that speaks that wire sends them as they are.
+    An engine that reads OpenAI's wire also hands over the same piece as whole events, in ``wire``, and says whose
+    they are in ``dialect``: a surface that speaks it sends those bytes in place of the text and the finish reason.
     """
 
     text: str = ""
@@ -35,6 +35,7 @@ class Chunk:
     usage: Usage | None = None
     source: tuple[int, int] | None = None  # where this text stands in the input: characters [start, end)
     wire: bytes = b""
+    dialect: str = ""  # of ``wire``: chat | completion
 
     def parts(self) -> list[Chunk]:
         """The same as plain chunks."""

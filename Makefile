@@ -1,0 +1,115 @@
+# Every command of the project; `make` alone lists them. Each sets up what it needs and skips what already stands.
+
+.DEFAULT_GOAL := help
+.PHONY: help serve test check bench docs lock model chromium format clean
+
+# The first Python on the path that is new enough; say PYTHON=… for another one.
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+
+VENV := .venv
+RUN := $(VENV)/bin
+PIP := -m pip --disable-pip-version-check --no-input install -qq
+LOCKED := --require-hashes --only-binary :all: -r
+
+# Where the model goes, found as the program finds it: the environment, then .env, then the default.
+said = $(or $($(1)),$(shell sed -n 's/^ *$(1) *= *//p' .env 2>/dev/null | tail -n 1 | tr -d "\"'"))
+DATA := $(or $(call said,LOQUENT_DATA_DIR),data)
+MODELS := $(or $(call said,LOQUENT_MODELS_DIR),$(DATA)/models)
+
+help:  ## List the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+serve: model  ## Set up what is missing, then serve (HOST, PORT and LOQUENT_DATA_DIR are honoured)
+	@exec $(RUN)/loquent serve
+
+test: model $(VENV)/.dev .venv-ministack/.ready chromium  ## Set up what is missing, then run every test and measure coverage (ARGS="-k jobs" runs some)
+	@echo "==> Running the tests"
+	@rm -f .coverage .coverage.*
+	@LOQUENT_MODELS_DIR="$(abspath $(MODELS))" $(RUN)/python -m pytest $(PYTEST) $(if $(ARGS),$(ARGS),$(COVERED))
+	@$(if $(ARGS),true,$(RUN)/coverage report --include='src/loquent/domain/*,src/loquent/services/*' --fail-under=95)
+
+check: $(VENV)/.dev  ## Check lint, form, types, floors and that the generated pages are fresh
+	$(RUN)/ruff check
+	$(RUN)/ruff format --check
+	$(RUN)/mypy
+	$(RUN)/lint-imports
+	$(RUN)/python docs/generate.py --check
+
+bench: $(VENV)/.dev  ## Measure Loquent beside a bare proxy and the upstream itself
+	$(RUN)/python -m bench $(ARGS)
+
+docs: $(VENV)/.dev  ## Write the generated pages: the map, the settings, the routes, .env.example
+	$(RUN)/python docs/generate.py
+
+format: $(VENV)/.dev  ## Mend what lint can mend, and lay out the code
+	$(RUN)/ruff check --fix
+	$(RUN)/ruff format
+
+model: $(VENV)/.serve  ## Fetch and verify the embedded model, once
+	@test -f "$(MODELS)/.pulled" || { \
+		echo "==> Fetching the embedded model into $(MODELS) (about 90 MB)" && \
+		$(RUN)/loquent models pull && touch "$(MODELS)/.pulled"; }
+
+lock: .venv-lock/.ready  ## Resolve the lock files anew (UPGRADE=1 takes the newest versions)
+	$(LOCK) pyproject.toml requirements/serve.in --extra llama --extra documents -o requirements/serve.lock
+	$(LOCK) pyproject.toml requirements/serve.in --all-extras --group dev -c requirements/serve.lock -o requirements/dev.lock
+	$(LOCK) requirements/ministack.in -o requirements/ministack.lock
+
+clean:  ## Remove what the commands made, save your data
+	rm -rf .venv .venv-ministack .venv-lock .coverage .coverage.* htmlcov build dist src/*.egg-info
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+
+# --- what the commands above stand on; each file is made once, and again when its lock changes -----------------------
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "Loquent needs Python 3.11 or newer and found none. Install one, or name it: make serve PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Loquent needs Python 3.11 or newer; $(PYTHON) is $$("$(PYTHON)" --version 2>&1)." >&2; exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make a virtual environment (no venv or ensurepip). On Debian or Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@echo "==> Making a virtual environment in $(VENV)"
+	@rm -rf $(VENV) && "$(PYTHON)" -m venv $(VENV)
+
+$(VENV)/.serve: $(VENV)/bin/python requirements/serve.lock pyproject.toml
+	@echo "==> Installing Loquent and its locked dependencies (about half a minute)"
+	@$(RUN)/python $(PIP) $(LOCKED) requirements/serve.lock
+	@$(RUN)/python $(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.serve requirements/dev.lock
+	@echo "==> Installing the locked tools for tests and checks (about half a minute)"
+	@$(RUN)/python $(PIP) $(LOCKED) requirements/dev.lock
+	@touch $@
+
+# The stand-in for DynamoDB pins libraries that ours must not share.
+.venv-ministack/.ready: $(VENV)/bin/python requirements/ministack.lock
+	@echo "==> Installing the DynamoDB stand-in for the tests into .venv-ministack"
+	@rm -rf .venv-ministack && $(RUN)/python -m venv .venv-ministack
+	@.venv-ministack/bin/python $(PIP) $(LOCKED) requirements/ministack.lock
+	@touch $@
+
+.venv-lock/.ready: $(VENV)/bin/python
+	@echo "==> Installing uv, which resolves the locks, into .venv-lock"
+	@rm -rf .venv-lock && $(RUN)/python -m venv .venv-lock
+	@.venv-lock/bin/python $(PIP) uv
+	@touch $@
+
+# uv alone can write one lock for every platform; no host names and no local builds get into it.
+LOCK = .venv-lock/bin/uv --no-config --quiet pip compile --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --only-binary :all: --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade)
+
+# BROWSER=none leaves the browser tests out, and says so; without it they fail where there is no Chromium.
+PYTEST = --numprocesses logical --maxprocesses 4 --dist loadgroup $(if $(filter none,$(BROWSER)),-m "not browser")
+COVERED := --cov=loquent --cov-report=
+
+chromium:  ## Install Chromium for the tests, where that can be done from here
+ifeq ($(BROWSER),none)
+	@echo "==> BROWSER=none: the tests that drive a browser are left out"
+else
+	@command -v chromium chromium-browser google-chrome >/dev/null || { \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			echo "==> Installing Chromium, which some tests drive" && apt-get update -qq && \
+			DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium >/dev/null; \
+		else \
+			echo "==> No Chromium on the path, so the browser tests will fail. Install it (Debian: apt-get install chromium) or say BROWSER=none" >&2; \
+		fi; }
+endif

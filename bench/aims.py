@@ -1,0 +1,41 @@
+"""What the figures are held against: the aims of the project, each a ratio from the same run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from bench.report import Report, Result, Spread, difference, ratio
+
+
+def verdicts(report: Report) -> Iterable[tuple[str, bool]]:
+    """Each aim that this run measured, in words, and whether the median meets it."""
+    loquent = "loquent"
+    requests, streams = {"part": "requests", "clients": 32}, {"part": "streams"}
+    one, embedded = {"part": "requests", "clients": 1}, {"part": "embedded"}
+    yield from _least(
+        "requests/s of bare, 32 clients", 0.6, report.against(loquent, "bare", "per_second", ratio, **requests)
+    )
+    yield from _least("chunks/s of direct", 0.85, report.against(loquent, "direct", "per_second", ratio, **streams))
+    yield from _most("ms added p50, 1 client", 1.0, report.against(loquent, "direct", "p50_ms", difference, **one))
+    tokens = report.against(loquent, "llama.cpp", "tokens_per_second", ratio, **embedded)
+    yield from _least("tokens/s of llama.cpp's own server", 0.9, tokens)
+    yield from _most("MB resident, idle, no model", 120, report.figure(loquent, "idle_mb", part="start"))
+    yield from _imports(report.results)
+
+
+def _least(what: str, aim: float, found: Spread | None) -> Iterable[tuple[str, bool]]:
+    if found:
+        yield f"{found:.2f} {what}: at least {aim}", found.middle >= aim
+
+
+def _most(what: str, aim: float, found: Spread | None) -> Iterable[tuple[str, bool]]:
+    if found:
+        yield f"{found:.2f} {what}: at most {aim}", found.middle <= aim
+
+
+def _imports(results: list[Result]) -> Iterable[tuple[str, bool]]:
+    for each in results:
+        if each["part"] == "import":
+            middle = sorted(each["ms"])[len(each["ms"]) // 2]
+            yield f"{middle:.0f} ms to import {each['row']}: at most 700", middle <= 700
+            yield f"{len(each['heavy'])} heavy libraries imported by it: none", not each["heavy"]

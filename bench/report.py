@@ -1,0 +1,161 @@
+"""Turns the results of all rounds into medians, ratios within each round, tables and a verdict on the aims."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A figure over the rounds."""
+
+    middle: float
+    low: float
+    high: float
+
+    def __format__(self, form: str) -> str:
+        return f"{self.middle:{form}} ({self.low:{form}}-{self.high:{form}})"
+
+
+def spread(values: Iterable[float]) -> Spread | None:
+    """The median, the least and the most; None of nothing."""
+    found = sorted(values)
+    return Spread(median(found), found[0], found[-1]) if found else None
+
+
+class Report:
+    """What the results say."""
+
+    def __init__(self, results: list[Result]) -> None:
+        self.results = results
+
+    def figure(self, row: str, field: str, **where: Any) -> Spread | None:
+        """A field of a row, over the rounds."""
+        return spread(each[field] for each in self._found(row=row, **where))
+
+    def against(
+        self, row: str, other: str, field: str, how: Callable[[float, float], float], **where: Any
+    ) -> Spread | None:
+        """A row's field against another row's in the same round, over the rounds."""
+        others = {each["round"]: each[field] for each in self._found(row=other, **where)}
+        mine = self._found(row=row, **where)
+        return spread(how(each[field], others[each["round"]]) for each in mine if others.get(each["round"]))
+
+    def names(self, **where: Any) -> list[str]:
+        """The rows that took part."""
+        return list(dict.fromkeys(each["row"] for each in self._found(**where)))
+
+    def _found(self, **where: Any) -> list[Result]:
+        return [each for each in self.results if all(each.get(name) == value for name, value in where.items())]
+
+    def lines(self) -> list[str]:
+        """Everything, as plain text."""
+        return [*self._requests(), *self._streams(), *self._servers(), *self._embedded(), *self._imports()]
+
+    def _requests(self) -> Iterable[str]:
+        for count in dict.fromkeys(each["clients"] for each in self._found(part="requests")):
+            where = {"part": "requests", "clients": count}
+            table = [
+                ["requests/s", "of bare", "of direct", "p50 ms", "p99 ms", "added p50 ms", "CPU ms each", "answers"]
+            ]
+            for row in self.names(**where):
+                answers = sum(each["ok"] for each in self._found(row=row, **where))
+                table.append(
+                    [
+                        show(self.figure(row, "per_second", **where), ",.0f"),
+                        show(self.against(row, "bare", "per_second", ratio, **where), ".2f"),
+                        show(self.against(row, "direct", "per_second", ratio, **where), ".2f"),
+                        show(self.figure(row, "p50_ms", **where), ".2f"),
+                        show(self.figure(row, "p99_ms", **where), ".2f"),
+                        show(self.against(row, "direct", "p50_ms", difference, **where), ".2f"),
+                        "" if row == "direct" else show(self.figure(row, "cpu_ms", **where), ".3f"),
+                        f"{answers:,}",
+                    ]
+                )
+            yield from drawn(f"requests, {count} clients", self.names(**where), table)
+
+    def _streams(self) -> Iterable[str]:
+        where = {"part": "streams"}
+        if not (found := self._found(**where)):
+            return
+        table = [["chunks/s", "of direct", "TTFT p50 ms", "TTFT p99 ms", "seconds", "CPU ms a stream", "whole"]]
+        for row in self.names(**where):
+            mine = self._found(row=row, **where)
+            table.append(
+                [
+                    show(self.figure(row, "per_second", **where), ",.0f"),
+                    show(self.against(row, "direct", "per_second", ratio, **where), ".2f"),
+                    show(self.figure(row, "p50_ms", **where), ".1f"),
+                    show(self.figure(row, "p99_ms", **where), ".0f"),
+                    show(self.figure(row, "seconds", **where), ".1f"),
+                    "" if row == "direct" else show(self.figure(row, "cpu_ms", **where), ".2f"),
+                    f"{sum(each['ok'] for each in mine):,} of {sum(each['streams'] for each in mine):,}",
+                ]
+            )
+        yield from drawn(f"{found[0]['streams']:,} streams", self.names(**where), table)
+
+    def _servers(self) -> Iterable[str]:
+        if not (found := self._found(part="start")):
+            return
+        table = [["start to health ms", "resident idle MB", "after the load MB"]]
+        for each in found:
+            after = [one["resident_mb"] for one in self._found(row=each["row"]) if "resident_mb" in one]
+            start, most = show(spread(each["start_ms"]), ".0f"), f"{max(after):.0f}" if after else ""
+            table.append([start, f"{each['idle_mb']:.0f}", most])
+        yield from drawn("servers", [each["row"] for each in found], table)
+
+    def _embedded(self) -> Iterable[str]:
+        where = {"part": "embedded"}
+        if not (found := self._found(**where)):
+            return
+        table = [["tokens/s", "of llama.cpp", "TTFT p50 ms", "tokens", "resident MB"]]
+        table += [
+            [
+                show(self.figure(row, "tokens_per_second", **where), ".1f"),
+                show(self.against(row, "llama.cpp", "tokens_per_second", ratio, **where), ".2f"),
+                show(self.figure(row, "p50_ms", **where), ".0f"),
+                show(self.figure(row, "completion_tokens", **where), ".0f"),
+                show(self.figure(row, "resident_mb", **where), ".0f"),
+            ]
+            for row in self.names(**where)
+        ]
+        yield from drawn(f"{found[0]['streams']} embedded generations at once", self.names(**where), table)
+
+    def _imports(self) -> Iterable[str]:
+        for each in self._found(part="import"):
+            yield from (
+                "",
+                f"importing {each['row']}: {show(spread(each['ms']), '.0f')} ms, {each['modules']} modules",
+                f"  heavy ones among them: {', '.join(each['heavy']) or 'none'}",
+                f"  dearest: {', '.join(f'{name} {ms:.0f} ms' for name, ms in each['dearest'])}",
+            )
+
+
+def ratio(mine: float, other: float) -> float:
+    """How many times the other."""
+    return mine / other
+
+
+def difference(mine: float, other: float) -> float:
+    """How much more than the other."""
+    return mine - other
+
+
+def show(figure: Spread | None, form: str) -> str:
+    """A figure and its range, or nothing."""
+    return format(figure, form) if figure else ""
+
+
+def drawn(title: str, names: list[str], table: list[list[str]]) -> Iterable[str]:
+    """A table of aligned columns; its first row is the heading."""
+    lines = [[title, *table[0]], *([name, *cells] for name, cells in zip(names, table[1:], strict=True))]
+    widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
+    yield ""
+    for line in lines:
+        first, *rest = (cell.rjust(width) for cell, width in zip(line, widths, strict=True))
+        yield "  ".join([first.strip().ljust(widths[0]), *rest])

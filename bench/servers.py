@@ -1,0 +1,142 @@
+"""Starts a server for the bench: pinned to a core, waited for, weighed while it runs, stopped."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import resource
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).resolve().parent.parent
+START = 60.0  # seconds that a start may take
+CORES: list[int] = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+SERVER_CORE, LOAD_CORE = (CORES[:1], CORES[-1:]) if len(CORES) > 1 else ([], [])
+
+
+@dataclass
+class Server:
+    """A running server: where it listens, and its process."""
+
+    name: str
+    port: int
+    process: subprocess.Popen[bytes]
+    folder: Path
+    start_ms: float
+    bearer: str = ""
+    idle_mb: float = 0.0
+    family: list[psutil.Process] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        """Its address, without a path."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def weigh(self) -> tuple[float, float]:
+        """Seconds of processor time so far, and MB resident now, of the process and those it started."""
+        head = psutil.Process(self.process.pid)
+        self.family = [head, *head.children(recursive=True)]
+        seconds = memory = 0.0
+        for each in self.family:
+            with suppress(psutil.NoSuchProcess):
+                times = each.cpu_times()
+                seconds += times.user + times.system
+                memory += each.memory_info().rss / 1e6
+        return seconds, memory
+
+    def stop(self) -> None:
+        """End it, gently first."""
+        self.process.terminate()
+        try:
+            self.process.wait(15)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        for each in self.family:
+            with suppress(psutil.NoSuchProcess):
+                each.kill()
+
+    def log(self) -> str:
+        """The last of what it wrote."""
+        return (self.folder / "server.log").read_text(errors="replace")[-3000:]
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def start(
+    name: str,
+    command: list[str],
+    *,
+    port: int,
+    folder: Path,
+    health: str,
+    environment: Mapping[str, str] | None = None,
+    cores: list[int] | None = None,
+) -> Server:
+    """Start a command on those cores, its output in a file, and wait until ``health`` answers 200."""
+    folder.mkdir(parents=True, exist_ok=True)
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("LOQUENT_", "OPENAI_"))}
+    with (folder / "server.log").open("ab") as log:
+        began = time.perf_counter()
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=inherited | dict(environment or {}),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            preexec_fn=lambda: pin(cores),
+        )
+    server = Server(name, port, process, folder, 0.0)
+    try:
+        _wait(server, health)
+    except BaseException:
+        server.stop()
+        raise
+    server.start_ms = round((time.perf_counter() - began) * 1000, 1)
+    return server
+
+
+def pin(cores: list[int] | None) -> None:
+    """Keep this process on those cores, where the system can, and let it open many connections."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if cores and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cores)
+    with suppress(PermissionError):  # before whatever else this machine does, where we may
+        os.setpriority(os.PRIO_PROCESS, 0, -15)
+
+
+def python(module: str, *arguments: object) -> list[str]:
+    """The command that runs a module in this environment."""
+    return [sys.executable, "-m", module, *map(str, arguments)]
+
+
+def _wait(server: Server, path: str) -> None:
+    deadline = time.monotonic() + START
+    while time.monotonic() < deadline:
+        if server.process.poll() is not None:
+            raise RuntimeError(f"{server.name} ended at once:\n{server.log()}")
+        with suppress(OSError, http.client.HTTPException):
+            connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+            try:
+                connection.request("GET", path)
+                if connection.getresponse().status == 200:
+                    return
+            finally:
+                connection.close()
+        time.sleep(0.01)
+    raise RuntimeError(f"{server.name} did not answer {path} within {START:.0f} s:\n{server.log()}")

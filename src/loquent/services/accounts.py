@@ -1,0 +1,72 @@
+"""Accounts: who may ask. Register, log in, and tell from a token who it is.
+
+Later rooms, left visible: API keys, roles and tenants' administrators, revocation, password reset, OIDC.
+"""
+
+from __future__ import annotations
+
+from loquent.domain import ids
+from loquent.domain.clock import now
+from loquent.domain.errors import Forbidden, NotFound, Unauthenticated
+from loquent.domain.principals import DEFAULT_TENANT, Principal
+from loquent.domain.users import User, check_credentials
+from loquent.ports.store import Add, Store
+from loquent.services.passwords import Passwords
+from loquent.services.tokens import Tokens
+
+
+class Accounts:
+    """The people and programs that are known. Takes the whole store: before a login there is no scope."""
+
+    def __init__(self, store: Store, tokens: Tokens, passwords: Passwords, *, takes_anonymous: bool) -> None:
+        self._store = store
+        self._tokens = tokens
+        self._passwords = passwords
+        self._takes_anonymous = takes_anonymous
+
+    async def register(self, username: str, password: str, email: str | None = None) -> User:
+        """A new account in the default tenant. Raises Invalid, or Taken naming ``username`` or ``email``."""
+        check_credentials(username, password, email)
+        user = User(
+            id=ids.new("usr"),
+            version=0,
+            tenant=DEFAULT_TENANT,
+            username=username,
+            email=email,
+            password_hash=await self._passwords.hash(password),
+            is_active=True,
+            created_at=now(),
+        )
+        await self._store.write(Add(user))
+        return user
+
+    async def log_in(self, username: str, password: str) -> str:
+        """An access token. Raises Unauthenticated (one message for a wrong name and a wrong password) or Forbidden."""
+        user = await self._store.find(User, "username", {"tenant": DEFAULT_TENANT, "username": username})
+        if not await self._passwords.matches(password, user.password_hash if user else None) or user is None:
+            raise Unauthenticated("the username or the password is wrong")
+        if not user.is_active:
+            raise Forbidden("this account is not active")
+        return self._tokens.issue(user)
+
+    @property
+    def token_seconds(self) -> int:
+        """Seconds for which a token is good."""
+        return self._tokens.seconds
+
+    def who(self, token: str | None, address: str) -> Principal:
+        """Who asks, by token, or anonymously from that address where that is allowed. Raises Unauthenticated."""
+        if token is not None:
+            return self._tokens.check(token)
+        if self._takes_anonymous:
+            return self._tokens.anonymous(address)
+        raise Unauthenticated("log in first: this needs an access token")
+
+    async def me(self, who: Principal) -> User | None:
+        """The account of the one who asks; None for an anonymous caller. Raises NotFound where it is gone."""
+        if who.is_anonymous:
+            return None
+        found = await self._store.get(User, who.owner)
+        if not found or found[0].tenant != who.tenant:
+            raise NotFound("this account is gone")
+        return found[0]

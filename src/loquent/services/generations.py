@@ -1,0 +1,356 @@
+"""Generations: ask a model, now, as a stream or later; find, follow, cancel and remove what was asked.
+
+The one door for every surface: each reads its wire into a Wanted, calls one method here, and writes its wire.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from loquent.domain import failpoints, ids
+from loquent.domain.clock import Moment, later, now
+from loquent.domain.errors import Conflict, Invalid, Mismatch, NotFound, StillRunning, Taken
+from loquent.domain.generations import (
+    BACKGROUND,
+    CANCELLED,
+    FAILED,
+    FOREGROUND,
+    Content,
+    Generation,
+    Json,
+    begin,
+    cancelled,
+)
+from loquent.domain.idempotency import Repeat, repeat, repeat_id
+from loquent.domain.models import CHAT, TEXT
+from loquent.domain.principals import Principal
+from loquent.domain.requests import NOTHING, Parameters
+from loquent.ports.engine import Chunk
+from loquent.ports.limiter import State
+from loquent.ports.queue import Queue
+from loquent.ports.store import Add, Page, Position, Remove, Store
+from loquent.services import limits, live
+from loquent.services.amend import amend
+from loquent.services.limits import Limits
+from loquent.services.live import Live
+from loquent.services.models import Models, Offer
+from loquent.services.runner import Runner
+from loquent.services.scope import Scoped
+
+SCANNED = 1_000  # records that one list call looks at for filters that no order answers
+LOOK_SECONDS = 0.5  # between looks at a generation that runs in another process
+QUIET_SECONDS = 15.0  # of silence, after which a follower is told that all is well
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """An Idempotency-Key as it came, with the route and the body that it came with."""
+
+    route: str
+    key: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a caller wants made. ``input`` is what is stored; ``text`` is its text, for previews and lengths."""
+
+    kind: str
+    surface: str
+    input: Json
+    text: str
+    model: str | None = None
+    parameters: Parameters = NOTHING
+    streamed: bool = False
+    key: Key | None = None
+    rule: str = limits.GENERATIONS
+
+
+@dataclass(slots=True)
+class Begun:
+    """A generation that was accepted. ``live`` is there where the caller is to run it; not for jobs and repeats."""
+
+    generation: Generation
+    content: Content
+    live: Live | None = None
+    limit: State | None = None
+    replayed: bool = False
+
+    def now(self) -> tuple[Generation, Content]:
+        """The record and the texts as they stand now."""
+        return (self.live.generation, self.live.content) if self.live else (self.generation, self.content)
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """What a list is narrowed to; None: not narrowed."""
+
+    kind: str | None = None
+    status: str | None = None
+    model: str | None = None
+    created_after: Moment | None = None
+    created_before: Moment | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that a follower sees. ``offset``: characters of the output up to the end of ``text``."""
+
+    kind: str  # delta | progress | restart | quiet | done
+    offset: int
+    text: str = ""
+    steps_done: int = 0
+    steps: int = 0
+    generation: Generation | None = field(default=None)
+    content: Content | None = field(default=None)
+
+
+class Generations:
+    """What is asked of models, by everybody, each seeing their own."""
+
+    def __init__(self, store: Store, models: Models, limits: Limits, runner: Runner, queue: Queue) -> None:
+        self._store = store
+        self._models = models
+        self._limits = limits
+        self._runner = runner
+        self._queue = queue
+
+    # Ask
+
+    async def begin(self, who: Principal, wanted: Wanted) -> Begun:
+        """Accept one that the caller runs itself, by ``stream`` or ``collect``. Raises Over, Invalid, NotFound …"""
+        begun = await self._accept(who, wanted, FOREGROUND)
+        if begun.replayed:
+            return begun
+        if wanted.key is not None:
+            await self._keep(who, wanted.key, begun)
+        if not begun.replayed:
+            begun.live = Live(
+                self._offer(wanted),
+                begun.generation,
+                begun.content,
+                wanted.parameters,
+                streamed=wanted.streamed,
+                saved=wanted.key is not None,
+            )
+        return begun
+
+    async def submit(self, who: Principal, wanted: Wanted) -> Begun:
+        """Accept one as a job: it is durable when this returns, and will run to an end."""
+        begun = await self._accept(who, wanted, BACKGROUND)
+        if not begun.replayed:
+            await self._keep(who, wanted.key, begun)
+        if not begun.replayed:
+            failpoints.passing("after-commit")
+            await self._queue.ring(begun.generation.id)
+            failpoints.passing("after-ring")
+        return begun
+
+    def stream(self, begun: Begun) -> AsyncIterator[Chunk]:
+        """Run it: the pieces as they come; the record is written before the iterator ends. See Runner.run."""
+        if begun.live is None:
+            raise TypeError("a job and a repeat are not run by their caller")
+        return self._runner.run(begun.live)
+
+    async def collect(self, begun: Begun) -> Begun:
+        """Run it to its end; a repeat has ended already."""
+        if begun.live is not None:
+            await self._runner.collect(begun.live)
+        return begun
+
+    # Look after
+
+    async def get(self, who: Principal, id: str) -> tuple[Generation, Content]:
+        """One's own generation with its texts. Raises NotFound."""
+        scoped = Scoped(self._store, who)
+        found = await scoped.get(Generation, id)
+        texts = await scoped.get(Content, id)
+        if not found or not texts:
+            raise NotFound("there is no such generation")
+        running = self._runner.lives.get(id)
+        if running is not None and running.saved and not found[0].is_over:
+            return found[0], Content(id, 0, who.tenant, who.owner, texts[0].input, running.text)
+        return found[0], texts[0]
+
+    async def page(self, who: Principal, filters: Filters, *, limit: int, after: str | None = None) -> Page[Generation]:
+        """One's own, newest first, from behind the id ``after``. A page may be short though more lie behind."""
+        if after is not None and not after.startswith("gen_"):
+            raise Invalid("this is not the id of a generation", field="after")
+        scoped = Scoped(self._store, who)
+        order, at = _order(filters)
+        start = after
+        if filters.created_before is not None:
+            bound = ids.floor("gen", filters.created_before)
+            start = min(after, bound) if after else bound
+        end = ids.floor("gen", filters.created_after) if filters.created_after is not None else ""
+        items: list[Generation] = []
+        for _ in range(0, SCANNED, limit):
+            position = Position(start, start) if start else None
+            page = await scoped.page(Generation, order, at, limit=limit, after=position)
+            for record in page.items:
+                if record.id < end:
+                    return Page(items, more=False)
+                if _matches(record, filters):
+                    items.append(record)
+                    if len(items) == limit:
+                        return Page(items, more=page.more or record is not page.items[-1])
+            if not page.more:
+                return Page(items, more=False)
+            start = page.items[-1].id
+        return Page(items, more=True)
+
+    async def numbered(
+        self, who: Principal, filters: Filters, *, page: int, per_page: int
+    ) -> tuple[list[Generation], int]:
+        """A page by number, and the total: only for wire forms that demand it."""
+        scoped = Scoped(self._store, who)
+        order, at = _order(filters)
+        total = await scoped.count(Generation, order, at)
+        after: Position | None = None
+        skip = (page - 1) * per_page
+        if skip >= total:
+            return [], total
+        while skip:
+            skipped = await scoped.page(Generation, order, at, limit=min(skip, 500), after=after)
+            if not skipped.items:
+                return [], total
+            skip -= len(skipped.items)
+            after = Position(skipped.items[-1].id, skipped.items[-1].id)
+        return (await scoped.page(Generation, order, at, limit=per_page, after=after)).items, total
+
+    async def contents(self, who: Principal, generations: list[Generation]) -> list[Content]:
+        """The texts of these, in their order; those without any are left out."""
+        return await Scoped(self._store, who).get(Content, *(each.id for each in generations))
+
+    async def cancel(self, who: Principal, id: str) -> tuple[Generation, Content]:
+        """Ask that it ends; what there is of it is kept. One that is over stays as it is."""
+        scoped = Scoped(self._store, who)
+        running = self._runner.lives.get(id)
+        if running is not None and _is_of(running.generation, who):
+            running.stop(live.CANCELLED)
+            while self._runner.lives.get(id) is running:
+                await running.wait(1)
+        else:
+            await amend(scoped, Generation, id, cancelled)
+        return await self.get(who, id)
+
+    async def remove(self, who: Principal, id: str) -> None:
+        """Erase it with its texts. Raises Conflict while it runs: cancel it first."""
+        generation, _ = await self.get(who, id)
+        if not generation.is_over:
+            raise Conflict("it is not over; cancel it first")
+        scoped = Scoped(self._store, who)
+        await scoped.write(*map(Remove, [generation, *await scoped.get(Content, id)]))
+
+    async def follow(self, who: Principal, id: str, offset: int = 0) -> AsyncIterator[Event]:
+        """What happens to it from that many characters of its output on, to its end. Raises NotFound at once."""
+        generation, content = await self.get(who, id)
+        steps = (0, 0)
+        while True:
+            running = self._runner.lives.get(id)
+            over = running is None and generation.is_over
+            text = running.text if running else content.output
+            if len(text) < offset:
+                offset = 0
+                yield Event("restart", 0)
+            if len(text) > offset:
+                yield Event("delta", len(text), text=text[offset:])
+                offset = len(text)
+            seen = (running.steps_done, running.steps) if running else (generation.steps_done, generation.steps)
+            if seen != steps and seen[1]:
+                steps = seen
+                yield Event("progress", offset, steps_done=seen[0], steps=seen[1])
+            if over:
+                yield Event("done", offset, generation=generation, content=content)
+                return
+            if running is not None:
+                if len(running.text) == offset:
+                    await running.wait(QUIET_SECONDS)
+                if running.length == offset and self._runner.lives.get(id) is running:
+                    yield Event("quiet", offset)
+            else:
+                await asyncio.sleep(LOOK_SECONDS)
+            if self._runner.lives.get(id) is None:
+                generation, content = await self.get(who, id)
+
+    # How it is accepted
+
+    def _offer(self, wanted: Wanted) -> Offer:
+        if wanted.kind == "summary":
+            return self._models.pick_for_summary(wanted.model)
+        return self._models.pick(wanted.model, ability=CHAT if "messages" in wanted.input else TEXT)
+
+    async def _accept(self, who: Principal, wanted: Wanted, mode: str) -> Begun:
+        offer = self._offer(wanted)
+        if wanted.key is not None and (known := await self._repeated(who, wanted.key)):
+            return known
+        state = await self._limits.take(wanted.rule, f"{who.tenant}/{who.owner}")
+        generation = begin(
+            who,
+            kind=wanted.kind,
+            surface=wanted.surface,
+            mode=mode,
+            model=offer.model.name,
+            parameters=wanted.parameters.asked(),
+            text=wanted.text,
+            due_at=later(now(), self._runner.pace.lease) if mode == FOREGROUND else None,
+        )
+        content = Content(generation.id, 0, who.tenant, who.owner, wanted.input, "")
+        return Begun(generation, content, limit=state)
+
+    async def _keep(self, who: Principal, key: Key | None, begun: Begun) -> None:
+        """Write what was accepted, with its key; where another request was first with the key, become its repeat."""
+        marks = [] if key is None else [_mark(who, key, begun.generation.id)]
+        try:
+            await Scoped(self._store, who).write(Add(begun.generation), Add(begun.content), *map(Add, marks))
+        except Taken:
+            known = await self._repeated(who, key) if key else None
+            if known is None:
+                raise StillRunning("another request with this Idempotency-Key is being worked on") from None
+            begun.generation, begun.content, begun.replayed = known.generation, known.content, True
+
+    async def _repeated(self, who: Principal, key: Key) -> Begun | None:
+        """What an earlier request with this key made; None where there is none that still counts."""
+        scoped = Scoped(self._store, who)
+        found = await scoped.get(Repeat, repeat_id(who, route=key.route, key=key.key))
+        if not found:
+            return None
+        record = found[0]
+        made = await scoped.get(Generation, record.generation)
+        texts = await scoped.get(Content, record.generation)
+        is_void = made and made[0].mode == FOREGROUND and made[0].status in (FAILED, CANCELLED)
+        if not made or not texts or is_void or record.expires_at <= now():
+            await scoped.write(Remove(record))  # it gave no answer to repeat: the key is free again
+            return None
+        if record.fingerprint != _mark(who, key, "").fingerprint:
+            raise Mismatch("this Idempotency-Key came before, with another body", field="Idempotency-Key")
+        if made[0].mode == FOREGROUND and not made[0].is_over:
+            raise StillRunning("the first request with this Idempotency-Key is still being worked on")
+        return Begun(made[0], texts[0], replayed=True)
+
+
+def _mark(who: Principal, key: Key, generation: str) -> Repeat:
+    return repeat(who, route=key.route, key=key.key, body=key.body, generation=generation)
+
+
+def _is_of(generation: Generation, who: Principal) -> bool:
+    return (generation.tenant, generation.owner) == (who.tenant, who.owner)
+
+
+def _order(filters: Filters) -> tuple[str, dict[str, str]]:
+    """The declared order that answers most of the filters."""
+    if filters.kind and filters.status:
+        return "kind_status", {"kind": filters.kind, "status": filters.status}
+    for name in ("model", "kind", "status"):
+        if value := getattr(filters, name):
+            return name, {name: value}
+    return "newest", {}
+
+
+def _matches(record: Generation, filters: Filters) -> bool:
+    return all(
+        wanted is None or getattr(record, name) == wanted
+        for name, wanted in (("kind", filters.kind), ("status", filters.status), ("model", filters.model))
+    )

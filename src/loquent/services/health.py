@@ -1,0 +1,50 @@
+"""Health: which parts answer, asked of all at once and with a bound."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from loquent.domain.errors import LoquentError
+from loquent.ports.store import Store
+from loquent.services.models import Models
+
+SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What one part said."""
+
+    name: str
+    healthy: bool
+    detail: str
+
+
+class Health:
+    """Asks the store and every model's engine."""
+
+    def __init__(self, store: Store, models: Models) -> None:
+        self._store = store
+        self._models = models
+
+    async def ready(self) -> bool:
+        """Whether requests can be taken: the store answers. A model that loads is waited for, not refused."""
+        return (await _check("database", self._store.ready)).healthy
+
+    async def checks(self) -> list[Check]:
+        """Every part."""
+        engines = [_check(f"model:{name}", offer.engine.ready) for name, offer in self._models.offers.items()]
+        return list(await asyncio.gather(_check("database", self._store.ready), *engines))
+
+
+async def _check(name: str, ask: Callable[[], Awaitable[None]]) -> Check:
+    try:
+        async with asyncio.timeout(SECONDS):
+            await ask()
+    except LoquentError as error:
+        return Check(name, healthy=False, detail=error.message)
+    except TimeoutError:
+        return Check(name, healthy=False, detail=f"no answer in {SECONDS:g} seconds")
+    return Check(name, healthy=True, detail="ok")

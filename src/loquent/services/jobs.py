@@ -1,0 +1,195 @@
+"""Jobs: generations that run away from the request. The record is the job; the queue only says "look"."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+
+import structlog
+
+from loquent.domain import failpoints
+from loquent.domain.clock import SECOND, later, now
+from loquent.domain.errors import EngineFailed, LoquentError, Stale
+from loquent.domain.generations import (
+    CANCELLED,
+    FAILED,
+    FOREGROUND,
+    PENDING,
+    PROCESSING,
+    Content,
+    Generation,
+    Outcome,
+    claimed,
+    restarted,
+)
+from loquent.domain.idempotency import Repeat
+from loquent.domain.requests import from_stored
+from loquent.domain.usage import estimate_tokens
+from loquent.ports.queue import Queue
+from loquent.ports.store import Position, Remove, Replace, Store
+from loquent.services import metrics
+from loquent.services.live import INTERRUPTED, Live
+from loquent.services.models import Models
+from loquent.services.runner import INTERRUPTION, Runner
+
+log = structlog.get_logger("loquent.jobs")
+SWEEP = 200  # records that one look for what is out of date handles
+
+
+class Worker:
+    """Takes what is due and runs it, so many at a time. Any number of workers share one store, harmlessly."""
+
+    def __init__(
+        self, store: Store, runner: Runner, models: Models, queue: Queue, *, slots: int, sweep_seconds: float
+    ) -> None:
+        self._store = store
+        self._runner = runner
+        self._models = models
+        self._queue = queue
+        self._slots = slots
+        self._sweep_seconds = sweep_seconds
+        self._name = f"{socket.gethostname()[:40]}:{os.getpid()}"
+        self._look = asyncio.Event()
+        self._jobs: set[asyncio.Task[None]] = set()
+        self._loops: list[asyncio.Task[None]] = []
+
+    async def open(self, *, alone: bool) -> None:
+        """Begin to take work. ``alone``: no other process uses this store, so what is processing is orphaned."""
+        if alone:
+            await self._recover()
+        self._look.set()
+        self._loops = [
+            asyncio.create_task(self._listen(), name="listen"),
+            asyncio.create_task(self._work(), name="work"),
+            asyncio.create_task(self._sweep(), name="sweep"),
+        ]
+
+    async def close(self) -> None:
+        """Take no more. What runs is the runner's to stop."""
+        for loop in self._loops:
+            loop.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
+        self._loops = []
+
+    async def _recover(self) -> None:
+        """End the leases of a process that is no more, so that its work is taken up at once."""
+        after: Position | None = None
+        while True:
+            page = await self._store.page(Generation, "due", {}, limit=SWEEP, after=after)
+            for record in page.items:
+                if record.status == PROCESSING:
+                    await self._store.write(Replace(record, restarted(record)))
+            if not page.more:
+                return
+            after = Position(page.items[-1].due_at, page.items[-1].id)
+
+    async def _listen(self) -> None:
+        while True:
+            await self._queue.wait(self._sweep_seconds)
+            self._look.set()
+
+    async def _work(self) -> None:
+        while True:
+            await self._look.wait()
+            self._look.clear()
+            try:
+                await self._take()
+            except LoquentError as error:
+                log.warning("cannot take work", why=error.message)
+                await asyncio.sleep(1)
+                self._look.set()
+            except Exception:
+                log.exception("cannot take work")
+                await asyncio.sleep(1)
+                self._look.set()
+
+    async def _take(self) -> None:
+        """Fill the free slots with what is due."""
+        while (free := self._slots - len(self._jobs)) > 0:
+            put, add = claimed(later(now(), self._runner.pace.lease), self._name)
+            taken = await self._store.take(Generation, "due", {}, until=now(), n=free, put=put, add=add)
+            if not taken:
+                return
+            failpoints.passing("after-claim")
+            metrics.claimed.inc(len(taken))
+            contents = {each.id: each for each in await self._store.get(Content, *(each.id for each in taken))}
+            for generation in taken:
+                task = asyncio.create_task(self._do(generation, contents.get(generation.id)))
+                self._jobs.add(task)
+                task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._jobs.discard(task)
+        self._look.set()
+        if not task.cancelled() and (fault := task.exception()) is not None:
+            log.error("a job's end could not be written; its lease will run out", why=str(fault))
+
+    async def _do(self, generation: Generation, content: Content | None) -> None:
+        if content is None:
+            content = Content(generation.id, 0, generation.tenant, generation.owner, {}, "")
+            await self._fail(generation, content, EngineFailed("its input has been removed"))
+        elif generation.cancel_requested:
+            await self._settle(generation, content, CANCELLED, finish_reason="cancelled")
+        elif generation.mode == FOREGROUND:
+            await self._settle(generation, content, FAILED, error=INTERRUPTION, finish_reason=INTERRUPTED)
+        elif generation.attempts > self._runner.pace.max_attempts:
+            tries = self._runner.pace.max_attempts
+            last = f": {generation.error_message}" if generation.error_message else ""
+            await self._fail(generation, content, EngineFailed(f"{tries} runs ended without a result{last}"))
+        else:
+            await self._run(generation, content)
+
+    async def _run(self, generation: Generation, content: Content) -> None:
+        try:
+            offer = self._models.offer(generation.model)
+        except LoquentError as error:
+            await self._fail(generation, content, error)
+            return
+        parameters = from_stored(generation.parameters)
+        live = Live(offer, generation, content, parameters, streamed=True, saved=True)
+        try:
+            await self._runner.collect(live)
+        except LoquentError as error:
+            log.info("job ended with a fault", generation=generation.id, code=error.code, why=error.message)
+
+    async def _fail(self, generation: Generation, content: Content, error: LoquentError) -> None:
+        await self._settle(generation, content, FAILED, error=error)
+
+    async def _settle(
+        self,
+        generation: Generation,
+        content: Content,
+        status: str,
+        *,
+        error: LoquentError | None = None,
+        finish_reason: str | None = None,
+    ) -> None:
+        output = content.output
+        tokens = estimate_tokens(output)
+        outcome = Outcome(status, output, finish_reason, completion_tokens=tokens, usage_estimated=True, error=error)
+        await self._runner.settle(generation, content, outcome)
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(self._sweep_seconds)
+            try:
+                await self._forget_repeats()
+                await self._tell_oldest()
+            except LoquentError as error:
+                log.warning("sweep failed", why=error.message)
+            except Exception:
+                log.exception("sweep failed")
+
+    async def _forget_repeats(self) -> None:
+        page = await self._store.page(Repeat, "expiring", {}, limit=SWEEP, until=now())
+        for record in page.items:
+            try:
+                await self._store.write(Remove(record))
+            except Stale:
+                continue  # another process was quicker
+
+    async def _tell_oldest(self) -> None:
+        page = await self._store.page(Generation, "due", {}, limit=1)
+        waits = page.items and page.items[0].status == PENDING
+        metrics.oldest_pending.set(max(0, now() - (page.items[0].due_at or 0)) / SECOND if waits else 0)

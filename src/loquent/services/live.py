@@ -1,0 +1,184 @@
+"""A generation that runs in this process now: its text so far, who follows it, and the way to stop it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+from loquent.domain.clock import Moment, now
+from loquent.domain.errors import LoquentError
+from loquent.domain.generations import BACKGROUND, COMPLETED, Content, Generation, Outcome
+from loquent.domain.requests import Parameters
+from loquent.domain.usage import Usage, estimate_tokens
+from loquent.ports.engine import Chunk
+from loquent.services.models import Offer
+
+CANCELLED, INTERRUPTED, FENCED, RELEASED = "cancelled", "interrupted", "fenced", "released"
+"""Why it was stopped: somebody asked; the server stops; another worker has it; the server stops and hands it back."""
+
+
+class Live:
+    """What one run knows. ``generation`` and ``content`` are as last written, or as begun where not yet ``saved``."""
+
+    __slots__ = (
+        "_changed",
+        "_chunks",
+        "_task",
+        "_texts",
+        "_waiting",
+        "content",
+        "estimated",
+        "finish_reason",
+        "first_at",
+        "generation",
+        "length",
+        "offer",
+        "parameters",
+        "saved",
+        "saving",
+        "spans",
+        "steps",
+        "steps_done",
+        "stopped",
+        "streamed",
+        "usage",
+    )
+
+    def __init__(
+        self,
+        offer: Offer,
+        generation: Generation,
+        content: Content,
+        parameters: Parameters,
+        *,
+        streamed: bool,
+        saved: bool,
+    ) -> None:
+        self.offer = offer
+        self.generation = generation
+        self.content = content
+        self.parameters = parameters
+        self.streamed = streamed
+        self.saved = saved
+        self.saving: asyncio.Task[None] | None = None
+        self.stopped: str | None = None
+        self.first_at: Moment | None = None
+        self.steps = self.steps_done = self.length = 0
+        self.finish_reason: str | None = None
+        self.usage: Usage | None = None
+        self.spans: list[tuple[int, int]] = []
+        self._chunks: list[Chunk] = []  # taken, not yet taken apart
+        self._texts: list[str] = []
+        self._task: asyncio.Task[Any] | None = None
+        self._waiting = False
+        self._changed: asyncio.Event | None = None
+
+    @property
+    def is_job(self) -> bool:
+        """Whether nobody's request waits for it."""
+        return self.generation.mode == BACKGROUND
+
+    @property
+    def text(self) -> str:
+        """The text so far."""
+        self._take_apart()
+        if len(self._texts) > 1:
+            self._texts = ["".join(self._texts)]
+        return self._texts[0] if self._texts else ""
+
+    def take(self, chunk: Chunk) -> None:
+        """Keep a piece of the answer. It is taken apart when somebody looks."""
+        if self.first_at is None:
+            self.first_at = now()
+        self._chunks.append(chunk)
+        if self._changed is not None:
+            self._changed.set()
+
+    def step(self, done: int, steps: int) -> None:
+        """Tell how far work in several calls has come."""
+        self.steps_done, self.steps = done, steps
+        if self._changed is not None:
+            self._changed.set()
+
+    async def wait(self, seconds: float) -> None:
+        """Return when there is more to see, or after that many seconds."""
+        event = self._changed = self._changed or asyncio.Event()
+        event.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                await event.wait()
+        except TimeoutError:
+            return
+
+    def wake(self) -> None:
+        """Tell followers to look again: it is over."""
+        if self._changed is not None:
+            self._changed.set()
+
+    def stop(self, why: str) -> None:
+        """End the run as soon as it can be; the first reason holds."""
+        if self.stopped is None:
+            self.stopped = why
+            if self._waiting and self._task is not None:
+                self._task.cancel()
+
+    def waits(self, waiting: bool) -> None:
+        """Told by the runner around each wait for the engine: only there a stop may cancel the task."""
+        self._waiting = waiting
+        if self._task is None:
+            self._task = asyncio.current_task()
+
+    def mends(self) -> bool:
+        """Whether the cancellation that just came was our own stop; then it is taken back."""
+        return self.stopped is not None and self._task is not None and self._task.uncancel() == 0
+
+    def outcome(self, status: str, *, error: LoquentError | None = None, finish_reason: str | None = None) -> Outcome:
+        """What came of it, usage counted by us where the engine did not say."""
+        text = self.text
+        usage = self.usage or self._estimate(text, status)
+        return Outcome(
+            status=status,
+            output=text,
+            finish_reason=finish_reason or self.finish_reason or ("stop" if status == COMPLETED else None),
+            prompt_tokens=usage.prompt_tokens,
+            completion_tokens=usage.completion_tokens,
+            usage_estimated=usage.estimated,
+            cost=self.offer.model.price.of(usage.prompt_tokens, usage.completion_tokens),
+            error=error,
+            sources={"spans": self.spans} if self.spans else None,
+        )
+
+    def written(self, generation: Generation, content: Content) -> None:
+        """Both are in the store now, as given but for the version that the store counts on."""
+        self.generation = replace(generation, version=generation.version + 1)
+        self.content = replace(content, version=content.version + 1) if content is not self.content else content
+        self.saved = True
+
+    def _estimate(self, text: str, status: str) -> Usage:
+        if status != COMPLETED and self.first_at is None:
+            return Usage(0, 0, estimated=True)  # the engine never began
+        asked = self.content.input
+        said = asked.get("prompt") or asked.get("text") or " ".join(each["content"] for each in asked["messages"])
+        return Usage(estimate_tokens(said), estimate_tokens(text), estimated=True)
+
+    def _take_apart(self) -> None:
+        chunks, self._chunks = self._chunks, []
+        for chunk in chunks:
+            for part in chunk.parts():
+                if part.text:
+                    self._texts.append(part.text)
+                    self.length += len(part.text)
+                if part.source is not None:
+                    self.spans.append(part.source)
+                if part.usage is not None:
+                    self.usage = part.usage if self.usage is None else _sum(self.usage, part.usage)
+                self.finish_reason = part.finish_reason or self.finish_reason
+
+
+def _sum(one: Usage, other: Usage) -> Usage:
+    return Usage(
+        one.prompt_tokens + other.prompt_tokens,
+        one.completion_tokens + other.completion_tokens,
+        one.estimated or other.estimated,
+    )

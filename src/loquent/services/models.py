@@ -1,0 +1,68 @@
+"""Models: the rows that callers may name, and the engine behind each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from loquent.domain.errors import Invalid, NotFound, Unavailable
+from loquent.domain.models import CHAT, SUMMARY, Model
+from loquent.ports.engine import Engine
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A model and the engine that answers for it."""
+
+    model: Model
+    engine: Engine
+
+
+class Models:
+    """The models of this deployment, by name."""
+
+    def __init__(self, offers: Sequence[Offer], *, default: str = "", summary: str = "") -> None:
+        self.offers: Mapping[str, Offer] = {offer.model.name: offer for offer in offers}
+        chats = [offer.model.name for offer in offers if CHAT in offer.model.abilities]
+        self.default = default or next(iter(chats), "")
+        self.summary = summary or next(
+            (offer.model.name for offer in offers if SUMMARY in offer.model.abilities), self.default
+        )
+
+    def offer(self, name: str) -> Offer:
+        """The offer of exactly that name. Raises NotFound."""
+        if name not in self.offers:
+            raise NotFound(f"there is no model {name[:100]!r}; the models are: {', '.join(self.offers)}")
+        return self.offers[name]
+
+    def pick(self, name: str | None, *, ability: str) -> Offer:
+        """The offer of that name (None: the default), which must have the ability. Raises NotFound or Invalid."""
+        wanted = name or self.default
+        if not wanted:
+            raise Unavailable("no model is configured that can chat; set LOQUENT_MODELS")
+        offer = self.offer(wanted)
+        if ability not in offer.model.abilities:
+            able = ", ".join(sorted(offer.model.abilities))
+            raise Invalid(f"the model {wanted!r} cannot do {ability}, only {able}", field="model")
+        return offer
+
+    def pick_for_summary(self, name: str | None) -> Offer:
+        """The offer that summarises: any that shortens texts by itself, or chats."""
+        wanted = name or self.summary
+        offer = self.offers.get(wanted)
+        ability = SUMMARY if offer and SUMMARY in offer.model.abilities else CHAT
+        return self.pick(wanted, ability=ability)
+
+    def rows(self) -> list[Model]:
+        """All rows, in the operator's order."""
+        return [offer.model for offer in self.offers.values()]
+
+    async def open(self) -> None:
+        """Get all engines ready in the background."""
+        for offer in self.offers.values():
+            await offer.engine.open()
+
+    async def close(self) -> None:
+        """Close all engines."""
+        for offer in self.offers.values():
+            await offer.engine.close()

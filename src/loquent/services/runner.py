@@ -1,0 +1,334 @@
+"""The one runner: takes a generation from its first engine call to its end state, whoever asked and however.
+
+A synchronous call collects it, a stream passes it on, a job lets it run. What is short is written once, when it is
+over; what lasts longer than a checkpoint is on the record while it runs, with its text so far.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import structlog
+
+from loquent.domain import failpoints
+from loquent.domain.clock import SECOND, Moment, later, now
+from loquent.domain.errors import EngineFailed, EngineTimeout, Fenced, LoquentError, NotFound, Stale, Taken, Unavailable
+from loquent.domain.generations import (
+    CANCELLED,
+    COMPLETED,
+    FAILED,
+    Content,
+    Generation,
+    Outcome,
+    extended,
+    finished,
+    held,
+    released,
+    retried,
+)
+from loquent.domain.usage import usage_day
+from loquent.ports.engine import Chunk
+from loquent.ports.store import Add, Bump, Change, Replace, Store
+from loquent.services import live as lives
+from loquent.services import metrics
+from loquent.services.amend import amend
+from loquent.services.live import Live
+
+log = structlog.get_logger("loquent.runner")
+
+Recipe = Callable[[Live], AsyncIterator[Chunk]]
+"""What to ask of the engine for one kind of generation; runs inside the runner, one piece after the other."""
+
+INTERRUPTION = Unavailable("the server stopped before the answer was whole")
+WRITE_TRIES, WRITE_PAUSE = 6, 0.25  # a store that is away for some seconds does not lose a finished answer
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How often things happen, in seconds, and how often a job is tried."""
+
+    lease: float = 60.0
+    checkpoint: float = 1.0
+    max_attempts: int = 3
+
+
+class Runner:
+    """Runs generations in this process and keeps them on the record. Takes the whole store: it works for everybody."""
+
+    def __init__(self, store: Store, recipes: Mapping[str, Recipe], pace: Pace) -> None:
+        self._store = store
+        self._recipes = recipes
+        self.pace = pace
+        self.lives: dict[str, Live] = {}
+        self._concluding: set[asyncio.Task[Any]] = set()
+        self._keeper: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Begin to keep what runs on the record."""
+        self._keeper = asyncio.create_task(self._keep(), name="keeper")
+
+    async def close(self, why: str = lives.INTERRUPTED) -> None:
+        """Stop what runs: jobs are handed back, the rest ends as interrupted. Returns when all is written."""
+        for live in list(self.lives.values()):
+            live.stop(lives.RELEASED if live.is_job else why)
+        while running := list(self.lives.values()):
+            await running[0].wait(0.1)
+        await asyncio.gather(*self._concluding, return_exceptions=True)
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+            self._keeper = None
+
+    async def run(self, live: Live) -> AsyncIterator[Chunk]:
+        """Run it, and give the pieces as they come; the record is written before the iterator ends.
+
+        Closing the iterator, or cancelling the task, ends the engine's work and keeps what there is. A fault is
+        written, then raised; a stop that was asked for is written, and the iterator just ends.
+        """
+        self.lives[live.generation.id] = live
+        metrics.running.inc()
+        outcome: Outcome | None = None
+        chunks = self._recipes[live.generation.kind](live)
+        try:
+            while live.stopped is None:
+                live.waits(True)
+                try:
+                    chunk = await anext(chunks)
+                finally:
+                    live.waits(False)
+                live.take(chunk)
+                yield chunk
+        except StopAsyncIteration:
+            outcome = live.outcome(COMPLETED)
+        except LoquentError as error:
+            outcome = live.outcome(FAILED, error=error)
+            raise
+        except TimeoutError as error:
+            late = EngineTimeout("the answer took too long")
+            outcome = live.outcome(FAILED, error=late)
+            raise late from error
+        except asyncio.CancelledError:
+            if not live.mends():
+                raise
+        except GeneratorExit:
+            raise
+        except Exception as error:
+            log.exception("unexpected fault in a generation", generation=live.generation.id)
+            unexpected = EngineFailed("an unexpected fault; the log says more, by the request's id")
+            outcome = live.outcome(FAILED, error=unexpected)
+            raise unexpected from error
+        finally:
+            await self._shielded(self._end(live, chunks, outcome))
+
+    async def collect(self, live: Live) -> Live:
+        """Run it to its end."""
+        async for _ in self.run(live):
+            pass
+        return live
+
+    # How it ends
+
+    async def _end(self, live: Live, chunks: AsyncIterator[Chunk], outcome: Outcome | None) -> None:
+        """Free the engine, write the end, let followers know; to its end also where the caller has gone."""
+        try:
+            if outcome is None and (close := getattr(chunks, "aclose", None)):
+                await close()
+            if live.saving is not None:
+                await live.saving
+            await self._conclude(live, outcome)
+        finally:
+            metrics.running.dec()
+            if self.lives.get(live.generation.id) is live:
+                del self.lives[live.generation.id]
+            live.wake()
+
+    async def _conclude(self, live: Live, outcome: Outcome | None) -> None:
+        if live.stopped == lives.FENCED:
+            metrics.fenced.inc()
+            return
+        if live.stopped == lives.RELEASED:
+            await self._put(live, released, live.content)
+            return
+        if outcome is None:
+            outcome = _cut_short(live)
+        if live.is_job and self._may_pass(live, outcome):
+            metrics.retried.inc()
+            await self._put(live, lambda record: _retried(record, outcome), live.content)
+            return
+        await self._put_result(live, outcome)
+        model, status = live.offer.model.name, outcome.status
+        metrics.generations.labels(model, status).inc()
+        metrics.tokens.labels(model, "in").inc(outcome.prompt_tokens)
+        metrics.tokens.labels(model, "out").inc(outcome.completion_tokens)
+        if live.first_at is not None:
+            metrics.first_seconds.labels(model).observe((live.first_at - live.generation.created_at) / SECOND)
+
+    def _may_pass(self, live: Live, outcome: Outcome) -> bool:
+        passing = isinstance(outcome.error, (Unavailable, EngineTimeout))
+        return passing and live.generation.attempts < self.pace.max_attempts
+
+    async def _put_result(self, live: Live, outcome: Outcome) -> None:
+        failpoints.passing("before-finish")
+        content = replace(live.content, output=outcome.output, sources=outcome.sources)
+        await self._put(live, lambda record: finished(record, outcome), content, _counted(live.generation, outcome))
+        failpoints.passing("after-finish")
+
+    async def settle(self, generation: Generation, content: Content, outcome: Outcome) -> None:
+        """Write the end of one that is not run at all, as it was read; nothing where somebody was quicker."""
+        ended = finished(generation, outcome)
+        try:
+            await self._store.write(Replace(generation, ended), _counted(generation, outcome))
+        except Stale:
+            metrics.fenced.inc()
+        metrics.generations.labels(generation.model, outcome.status).inc()
+
+    async def _put(
+        self, live: Live, change: Callable[[Generation], Generation], content: Content, *more: Change
+    ) -> None:
+        """Write a change of the record that this run holds, with its texts; again while the store is away."""
+        for attempt in range(WRITE_TRIES):
+            try:
+                await self._put_once(live, change, content, *more)
+                return
+            except Fenced as fenced:
+                metrics.fenced.inc()
+                log.warning("result dropped", generation=live.generation.id, why=fenced.message)
+                return
+            except Unavailable:
+                if attempt == WRITE_TRIES - 1:
+                    raise
+                await asyncio.sleep(WRITE_PAUSE * 2**attempt * random.uniform(0.5, 1))  # noqa: S311  (jitter)
+
+    async def _put_once(
+        self, live: Live, change: Callable[[Generation], Generation], content: Content, *more: Change
+    ) -> None:
+        changed = change(live.generation)
+        if not live.saved:
+            try:
+                await self._store.write(Add(changed), Add(content), *more)
+            except Taken as taken:
+                if taken.key != "id":
+                    raise  # pragma: no cover  (a generation has no other key)
+                # an earlier try was told "unknown", and it had happened
+        else:
+            texts = [Replace(live.content, content)] if content is not live.content else []
+            try:
+                await self._store.write(Replace(live.generation, changed), *texts, *more)
+            except Stale:
+                changed, content = await self._put_amended(live, change, content, *more)
+        live.written(changed, content)
+
+    async def _put_amended(
+        self, live: Live, change: Callable[[Generation], Generation], content: Content, *more: Change
+    ) -> tuple[Generation, Content]:
+        """Somebody has touched the record: the change still counts where this run still holds it."""
+        fence, unfenced = live.generation.fence, failpoints.is_armed(failpoints.UNFENCED)
+
+        def fenced(current: Generation) -> Generation:
+            return change(current if unfenced else held(current, fence))
+
+        found = await self._store.get(Content, content.id)
+        if not found:
+            raise Fenced(f"{content.id} has been removed")
+        texts = [Replace(found[0], content)] if content is not live.content else []
+        try:
+            changed = await amend(self._store, Generation, live.generation.id, fenced, *texts, *more)
+        except NotFound as gone:
+            raise Fenced(gone.message) from gone
+        return replace(changed, version=changed.version - 1), replace(content, version=found[0].version)
+
+    async def _shielded(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do it to its end, though the one who waits may be cancelled."""
+        task = asyncio.create_task(work)
+        self._concluding.add(task)
+        task.add_done_callback(self._concluding.discard)
+        await asyncio.shield(task)
+
+    # How it is kept on the record while it runs
+
+    async def _keep(self) -> None:
+        while True:
+            await asyncio.sleep(self.pace.checkpoint)
+            try:
+                await self._checkpoint_all()
+            except LoquentError as error:
+                log.warning("checkpoint failed", why=error.message)
+            except Exception:
+                log.exception("checkpoint failed")
+
+    async def _checkpoint_all(self) -> None:
+        """Save what has run for a checkpoint or longer, and stop what was cancelled or taken over elsewhere."""
+        since = later(now(), -self.pace.checkpoint)
+        running = [live for live in self.lives.values() if (live.generation.started_at or 0) <= since]
+        known = [live.generation.id for live in running if live.saved]
+        current = {record.id: record for record in await self._store.get(Generation, *known)} if known else {}
+        for live in running:
+            if live.generation.id not in self.lives or live.stopped is not None:
+                continue
+            if live.generation.id in known and self._lost(live, current.get(live.generation.id)):
+                continue
+            live.saving = asyncio.create_task(self._checkpoint(live))
+        await asyncio.gather(*(live.saving for live in running if live.saving is not None))
+
+    def _lost(self, live: Live, record: Generation | None) -> bool:
+        """Stop it where the record says that it is no longer ours, or no longer wanted."""
+        if record is None or record.is_over or record.fence != live.generation.fence:
+            if not failpoints.is_armed(failpoints.UNFENCED):
+                live.stop(lives.FENCED)
+            return True
+        if record.cancel_requested:
+            live.stop(lives.CANCELLED)
+            return True
+        return False
+
+    async def _checkpoint(self, live: Live) -> None:
+        try:
+            text = live.text
+            lease: Moment = later(now(), self.pace.lease)
+            fresh = live.saved and (live.generation.due_at or 0) > later(now(), self.pace.lease * 2 / 3)
+            same = text == live.content.output
+            if fresh and same and live.steps_done == live.generation.steps_done:
+                return
+            content = live.content if same and live.saved else replace(live.content, output=text)
+            await self._put_once(
+                live,
+                lambda record: extended(
+                    record, lease, steps_done=live.steps_done, steps=live.steps, characters=len(text)
+                ),
+                content,
+            )
+        except Fenced:
+            live.stop(lives.FENCED)
+        except Unavailable as error:
+            log.warning("checkpoint failed", generation=live.generation.id, why=error.message)
+        finally:
+            live.saving = None
+
+
+def _cut_short(live: Live) -> Outcome:
+    """It was stopped, or its caller has gone: what there is is kept."""
+    if live.stopped == lives.INTERRUPTED:
+        return live.outcome(FAILED, error=INTERRUPTION, finish_reason=lives.INTERRUPTED)
+    return live.outcome(CANCELLED, finish_reason=lives.CANCELLED)
+
+
+def _counted(generation: Generation, outcome: Outcome) -> Bump:
+    """What the end of it adds to the owner's day."""
+    used = {
+        "generations": 1,
+        "prompt_tokens": outcome.prompt_tokens,
+        "completion_tokens": outcome.completion_tokens,
+        "cost": outcome.cost,
+    }
+    return Bump(usage_day(generation.tenant, generation.owner, generation.model, now()), used)
+
+
+def _retried(record: Generation, outcome: Outcome) -> Generation:
+    """Back to pending, for as long as the engine asked, else for 2, 4, 8 … seconds with jitter."""
+    error = outcome.error or Unavailable("it may pass")
+    seconds = getattr(error, "retry_after", None) or 2.0**record.attempts * random.uniform(0.5, 1)  # noqa: S311
+    return retried(record, seconds=seconds, error=error)

@@ -1,0 +1,81 @@
+"""Access tokens: short signed statements of who asks (JWT, RFC 7519), checked without a look into the store."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from typing import Any
+
+import jwt
+
+from loquent.domain import ids
+from loquent.domain.clock import SECOND, now
+from loquent.domain.errors import Unauthenticated
+from loquent.domain.principals import Principal
+from loquent.domain.users import User
+
+ALGORITHM = "HS256"  # the only one: a token that names another is refused
+PARTY = "loquent"  # issuer and audience
+CLAIMS = ["exp", "iat", "sub", "aud", "iss", "jti", "uid", "tid"]
+KEPT = 10_000  # verified tokens that are remembered
+LONGEST = 4_096  # characters of a token
+
+
+class Tokens:
+    """Issues and checks access tokens. ``secret`` has 32 bytes or more."""
+
+    def __init__(self, secret: str, *, minutes: int) -> None:
+        self._secret = secret
+        self.seconds = minutes * 60
+        self._verified: dict[str, tuple[Principal, int]] = {}  # by the whole token, so that no part can stand for it
+
+    def issue(self, user: User) -> str:
+        """A token for that user; ``sub`` is the name, ``uid`` and ``tid`` are the owner and the tenant."""
+        issued = now() // SECOND
+        claims = {
+            "sub": user.username,
+            "uid": user.id,
+            "tid": user.tenant,
+            "iat": issued,
+            "exp": issued + self.seconds,
+            "iss": PARTY,
+            "aud": PARTY,
+            "jti": ids.new("jti"),
+        }
+        return jwt.encode(claims, self._secret, algorithm=ALGORITHM)
+
+    def check(self, token: str) -> Principal:
+        """Who the token says asks. Raises Unauthenticated, without saying more than it must."""
+        known = self._verified.get(token)
+        if known is None:
+            known = self._verify(token)
+            if len(self._verified) >= KEPT:
+                self._verified.clear()
+            self._verified[token] = known
+        principal, expires = known
+        if expires <= now() // SECOND:
+            self._verified.pop(token, None)
+            raise Unauthenticated("the access token has expired")
+        return principal
+
+    def anonymous(self, address: str) -> Principal:
+        """The principal of a caller without an account: callers of one address share what is theirs."""
+        digest = hmac.new(self._secret.encode(), f"anonymous {address}".encode(), hashlib.sha256).hexdigest()
+        return Principal("default", f"anon_{digest[:24]}", "anonymous", is_anonymous=True)
+
+    def _verify(self, token: str) -> tuple[Principal, int]:
+        if len(token) > LONGEST:
+            raise Unauthenticated("the access token is not valid")
+        try:
+            claims: dict[str, Any] = jwt.decode(
+                token,
+                self._secret,
+                algorithms=[ALGORITHM],
+                audience=PARTY,
+                issuer=PARTY,
+                options={"require": CLAIMS, "verify_exp": False},  # ours, by our own clock, at every use
+            )
+            principal = Principal(str(claims["tid"]), str(claims["uid"]), str(claims["sub"]))
+            return principal, int(claims["exp"])
+        except (jwt.PyJWTError, ValueError, TypeError, OverflowError):
+            raise Unauthenticated("the access token is not valid") from None

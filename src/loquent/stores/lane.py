@@ -1,0 +1,110 @@
+"""A lane: one thread that does, in groups, what many callers wait for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import Any
+
+from loquent.domain.errors import Unavailable
+
+MOST = 512  # jobs of one group: a bound on how long the first of them waits for the last
+
+
+class Job:
+    """What one caller waits for: calls to make, and what came of them."""
+
+    __slots__ = ("calls", "error", "future", "result")
+
+    def __init__(self, calls: Sequence[Any], future: asyncio.Future[Any]) -> None:
+        self.calls = calls
+        self.future = future
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+
+class Lane:
+    """Hands jobs to a thread, which takes all that wait as one group; each loop is woken once for a group.
+
+    ``work`` does a group and sets each job's result or error. ``stop`` is run in the thread at the end.
+    """
+
+    def __init__(self, name: str, work: Callable[[list[Job]], None], stop: Callable[[], None]) -> None:
+        self._name, self._work, self._stop = name, work, stop
+        self._waiting: SimpleQueue[Job | None] = SimpleQueue()
+        self._thread: Thread | None = None
+
+    def open(self) -> None:
+        """Start the thread."""
+        if self._thread is None:
+            self._thread = Thread(target=self._run, name=self._name, daemon=True)
+            self._thread.start()
+
+    async def close(self) -> None:
+        """Do what waits, then end the thread."""
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            self._waiting.put(None)
+            await asyncio.to_thread(thread.join)
+
+    async def do(self, calls: Sequence[Any]) -> Any:
+        """Have the calls done, and wait for it. Cancelled before its group begins: not done at all."""
+        if self._thread is None:
+            raise Unavailable("the store is closed")
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting.put(Job(calls, future))
+        return await future
+
+    def _run(self) -> None:
+        group: list[Job] = []
+        is_open = True
+        while is_open:
+            group, is_open = self._next()
+            group = [job for job in group if not job.future.cancelled()]
+            if not group:
+                continue
+            try:
+                self._work(group)
+            except BaseException as error:  # noqa: BLE001  # a fault of ours: every caller hears of it, the lane goes on
+                for job in group:
+                    job.error = error
+            _tell(group)
+        self._stop()
+
+    def _next(self) -> tuple[list[Job], bool]:
+        """What waits now, at least one; and whether the lane stays open."""
+        job = self._waiting.get()
+        group: list[Job] = []
+        try:
+            while job is not None:
+                group.append(job)
+                if len(group) == MOST:
+                    return group, True
+                job = self._waiting.get_nowait()
+        except Empty:
+            return group, True
+        return group, False
+
+
+def _tell(group: list[Job]) -> None:
+    """Wake each loop once, with all that is for it."""
+    loops: dict[asyncio.AbstractEventLoop, list[Job]] = {}
+    for job in group:
+        loops.setdefault(job.future.get_loop(), []).append(job)
+    for loop, jobs in loops.items():
+        try:
+            loop.call_soon_threadsafe(_deliver, jobs)
+        except RuntimeError:
+            continue  # that loop is closed: nobody waits there any more
+
+
+def _deliver(jobs: list[Job]) -> None:
+    for job in jobs:
+        if job.future.done():
+            continue
+        if job.error is None:
+            job.future.set_result(job.result)
+        else:
+            job.future.set_exception(job.error)

@@ -1,0 +1,167 @@
+"""The six verbs in SQL, over a driver: what is asked of the database, not how the asking travels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+from sqlalchemy import Dialect
+
+from loquent.ports.store import COUNT_CAP, Change, Page, Position
+from loquent.stores.rows import Row, Rows, Step, check_position, check_values, put_and_added, rows_of, steps
+from loquent.stores.sql_statements import Statements
+
+R = TypeVar("R")
+
+MOST_IDS = 256  # in one SELECT
+
+
+class Call(NamedTuple):
+    """One statement with its values. ``must``: one row is changed by it, or the write is Stale."""
+
+    sql: str
+    values: Sequence[Any]
+    must: bool = False
+
+
+class Driver(Protocol):
+    """How statements reach one kind of database: a backend is one of these and a row in SCHEMES.
+
+    Every method raises Unavailable where the database is away, and ``write`` and ``take`` raise Taken for a unique
+    key. A driver groups what waits where that helps (SQLite), or does each write in a transaction of its own, bumps
+    last and sorted by id (PostgreSQL, which would deadlock otherwise).
+    """
+
+    dialect: Dialect
+
+    async def open(self) -> None:
+        """Start what is needed; connections may be made when first used."""
+
+    async def close(self) -> None:
+        """Finish what waits, then let go."""
+
+    async def read(self, call: Call) -> list[Any]:
+        """The rows that a SELECT gives; it sees every write that returned before."""
+        ...
+
+    async def write(self, calls: Sequence[Call]) -> None:
+        """All of these in one transaction, durable on return; raises Taken or Stale, with nothing done."""
+
+    async def take(self, call: Call) -> list[Any]:
+        """One UPDATE … RETURNING, durable on return."""
+        ...
+
+
+class Sql:
+    """A Store over a Driver."""
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+        self._statements = Statements(driver.dialect)
+
+    async def get(self, kind: type[R], *ids: str) -> list[R]:
+        """See Store."""
+        check_values(*ids)
+        rows = rows_of(kind)
+        if len(ids) == 1:
+            statement = self._statements.get(rows, 1)
+            return [rows.record(row) for row in await self._driver.read(Call(statement.sql, ids))]
+        found: dict[str, R] = {}
+        for start in range(0, len(ids), MOST_IDS):
+            some = ids[start : start + MOST_IDS]
+            some += some[-1:] * ((1 << (len(some) - 1).bit_length()) - len(some))  # so that few sizes are compiled
+            statement = self._statements.get(rows, len(some))
+            for row in await self._driver.read(Call(statement.sql, some)):
+                found[row[rows.id_at]] = rows.record(row)
+        return [found[id] for id in ids if id in found]
+
+    async def find(self, kind: type[R], key: str, at: Mapping[str, Any]) -> R | None:
+        """See Store."""
+        rows = rows_of(kind)
+        values = rows.unique(key, at)
+        found = await self._driver.read(Call(self._statements.find(rows, key).sql, values))
+        return rows.record(found[0]) if found else None
+
+    async def page(
+        self,
+        kind: type[R],
+        order: str,
+        at: Mapping[str, Any],
+        *,
+        limit: int,
+        after: Position | None = None,
+        back: bool = False,
+        until: Any = None,
+    ) -> Page[R]:
+        """See Store."""
+        rows = rows_of(kind)
+        declared, values = rows.within(order, at)
+        check_position(after)
+        check_values(until)
+        statement = self._statements.page(
+            rows, order, upward=declared.desc == back, after=after is not None, until=until is not None
+        )
+        named = dict(zip(declared.within, values, strict=True), until=until, limit=limit + 1)
+        if after is not None:
+            named.update(after=after.value, after_id=after.id)
+        found = await self._driver.read(Call(statement.sql, statement.values(named)))
+        more = len(found) > limit
+        items = [rows.record(row) for row in found[:limit]]
+        return Page(items[::-1] if back else items, more)
+
+    async def count(self, kind: type[R], order: str, at: Mapping[str, Any], *, cap: int = COUNT_CAP) -> int:
+        """See Store."""
+        rows = rows_of(kind)
+        declared, values = rows.within(order, at)
+        statement = self._statements.count(rows, order)
+        named = dict(zip(declared.within, values, strict=True), limit=cap)
+        found = await self._driver.read(Call(statement.sql, statement.values(named)))
+        return int(found[0][0])
+
+    async def write(self, *changes: Change) -> None:
+        """See Store."""
+        calls = [self._call(step) for step in steps(changes)]
+        if calls:
+            await self._driver.write(calls)
+
+    async def take(
+        self,
+        kind: type[R],
+        order: str,
+        at: Mapping[str, Any],
+        *,
+        until: Any,
+        n: int,
+        put: Mapping[str, Any],
+        add: Mapping[str, int],
+    ) -> list[R]:
+        """See Store."""
+        rows = rows_of(kind)
+        declared, values = rows.within(order, at)
+        stored = put_and_added(rows, put, add)
+        check_values(until)
+        statement = self._statements.take(rows, order, tuple(stored), tuple(add))
+        named = dict(zip(declared.within, values, strict=True), until=until, limit=n)
+        named.update({f"put_{name}": value for name, value in stored.items()})
+        named.update({f"by_{name}": amount for name, amount in add.items()})
+        found = await self._driver.take(Call(statement.sql, statement.values(named)))
+        return [rows.record(row) for row in found]
+
+    def _call(self, step: Step) -> Call:
+        rows = step.rows
+        if step.by is not None:
+            return self._bump(rows, step.after or [], step.by)
+        if step.before is None:
+            return Call(self._statements.add(rows).sql, step.after or [])
+        same = [step.id] if rows.version_at is None else [step.id, step.before[rows.version_at]]
+        if step.after is None:
+            return Call(self._statements.remove(rows).sql, same, must=True)
+        changed = tuple([at for at, value in enumerate(step.after) if value != step.before[at]])
+        values = [step.after[at] for at in changed]
+        return Call(self._statements.replace(rows, changed).sql, [*values, *same], must=True)
+
+    def _bump(self, rows: Rows[Any], row: Row, by: Mapping[str, int]) -> Call:
+        made = list(row)
+        for name, amount in by.items():
+            made[rows.place[name]] += amount
+        return Call(self._statements.bump(rows, tuple(by)).sql, [*made, *by.values()])

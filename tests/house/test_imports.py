@@ -1,0 +1,47 @@
+"""Importing does nothing and is cheap: heavy libraries come only with the backend that uses them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+HEAVY = {
+    *("torch", "transformers", "xllamacpp", "numpy", "openai", "anthropic"),  # models
+    *("botocore", "aiobotocore", "boto3", "pymongo", "psycopg", "redis", "celery"),  # clouds, servers, brokers
+    *("sqlalchemy", "alembic", "aiohttp", "pypdf", "docx", "lxml"),  # one adapter each
+}
+
+
+def loaded(statement: str, folder: Path) -> tuple[set[str], int]:
+    """The packages that a statement brings in, and the threads that run after it, in a process of its own."""
+    tell = "import json, sys, threading; print(json.dumps([sorted(sys.modules), threading.active_count()]))"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{statement}\n{tell}"], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    modules, threads = json.loads(done.stdout.splitlines()[-1])
+    return {name.partition(".")[0] for name in modules}, threads
+
+
+def test_the_web_application_comes_without_heavy_libraries(tmp_path: Path) -> None:
+    packages, _ = loaded("import loquent.web.app", tmp_path)
+    assert "fastapi" in packages
+    assert not packages & HEAVY
+
+
+def test_the_command_line_comes_without_the_web_and_heavy_libraries(tmp_path: Path) -> None:
+    packages, _ = loaded("import loquent.cli", tmp_path)
+    assert not packages & (HEAVY | {"fastapi", "starlette", "granian", "uvicorn"})
+
+
+def test_importing_writes_no_file_and_starts_no_thread(tmp_path: Path) -> None:
+    _, threads = loaded("import loquent.web.app, loquent.cli", tmp_path)
+    assert threads == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_heavy_import_is_seen(tmp_path: Path) -> None:
+    packages, _ = loaded("import loquent\ndef within(): import aiohttp\nwithin()", tmp_path)
+    assert packages & HEAVY >= {"aiohttp"}
