@@ -125,13 +125,12 @@ def main() -> None:
 
     wanted = xllamacpp.CommonParams()
     wanted.model.path = asked.weights
-    wanted.hostname, wanted.port = "127.0.0.1", asked.port
+    wanted.port = asked.port  # on loopback by itself
     wanted.n_parallel, wanted.n_ctx = SLOTS, SLOTS * CONTEXT
     wanted.cpuparams.n_threads = wanted.cpuparams_batch.n_threads = THREADS
     server = xllamacpp.Server(wanted)
     print(server.listening_address, flush=True)
-    signal.sigwait([signal.SIGTERM, signal.SIGINT])
-    os._exit(0)  # its threads do not end by themselves
+    signal.pause()  # until SIGTERM
 
 
 if __name__ == "__main__":

@@ -165,10 +165,10 @@ class Listener(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.parts.append(data)
-        self.tail = data[-5:] if len(data) > 4 else (self.tail + data)[-5:]
+        self.tail = data[-7:] if len(data) > 6 else (self.tail + data)[-7:]
         if not self.first:
             self._look(b"".join(self.parts))
-        if self.tail == b"0\r\n\r\n":
+        if self.tail == b"\r\n0\r\n\r\n":
             self.finish()
 
     def _look(self, data: bytes) -> None:
@@ -275,7 +275,7 @@ def main() -> None:
     ask.add_argument("--bearer", default="", help="token or key")
     ask.add_argument("--clients", type=int, default=32, help="requests: at the same time (default 32)")
     ask.add_argument("--seconds", type=float, default=5, help="requests: measured time (default 5)")
-    ask.add_argument("--warm", type=float, default=0.3, help="requests: time before that (default 0.3)")
+    ask.add_argument("--warm", type=float, default=1, help="requests: time before that (default 1)")
     ask.add_argument("--streams", type=int, default=1000, help="streams: how many (default 1000)")
     ask.add_argument("--ramp", type=float, default=1, help="streams: seconds in which they open (default 1)")
     ask.add_argument("--limit", type=float, default=60, help="streams: seconds that one may take (default 60)")

@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 Result = dict[str, Any]
+QUIET = 0.05  # of the servers' core that other work may take
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ class Report:
 
     def lines(self) -> list[str]:
         """Everything, as plain text."""
-        return [*self._requests(), *self._streams(), *self._servers(), *self._embedded(), *self._imports()]
+        parts = (self._requests, self._streams, self._servers, self._embedded, self._imports, self._noise)
+        return [line for part in parts for line in part()]
 
     def _requests(self) -> Iterable[str]:
         for count in dict.fromkeys(each["clients"] for each in self._found(part="requests")):
@@ -134,6 +136,11 @@ class Report:
                 f"  heavy ones among them: {', '.join(each['heavy']) or 'none'}",
                 f"  dearest: {', '.join(f'{name} {ms:.0f} ms' for name, ms in each['dearest'])}",
             )
+
+    def _noise(self) -> Iterable[str]:
+        found = spread(each["others"] for each in self.results if "others" in each and each["row"] != "direct")
+        if found and found.middle > QUIET:
+            yield from ("", f"NOT QUIET: other work took {found:.0%} of the servers' core; trust the ratios only")
 
 
 def ratio(mine: float, other: float) -> float:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from bench.rows import Row, Spent
-from bench.servers import LOAD_CORE, ROOT, Server, free_port, pin, python, start
+from bench.servers import LOAD_CORE, ROOT, Server, busy, free_port, pin, python, start
 from bench.upstream import COMPLETION_TOKENS, PROMPT_TOKENS
 
 Result = dict[str, Any]
@@ -21,6 +22,7 @@ def load(server: Server, form: str, *, cores: list[int] | None = None, **options
     """Run the load generator against a server, in a process of its own; adds the server's processor time."""
     arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
     before, _ = server.weigh()
+    worked, began = busy(), time.monotonic()
     ran = subprocess.run(
         python("bench.load", form, "--url", server.url + CHAT, "--bearer", server.bearer, *arguments),
         cwd=ROOT,
@@ -30,7 +32,12 @@ def load(server: Server, form: str, *, cores: list[int] | None = None, **options
     )
     after, memory = server.weigh()
     told: Result = json.loads(ran.stdout)
-    return told | {"cpu_seconds": round(after - before, 3), "resident_mb": round(memory, 1)}
+    others = (busy() - worked - (after - before)) / (time.monotonic() - began)
+    return told | {
+        "cpu_seconds": round(after - before, 3),
+        "resident_mb": round(memory, 1),
+        "others": round(others, 3),  # the part of the servers' core that went to somebody else
+    }
 
 
 class Rig:

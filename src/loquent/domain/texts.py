@@ -21,7 +21,7 @@ ASIDE = "とっなのはがをにでもや、，"  # after a Japanese quotation:
 
 _LINE = re.compile(r"[^\n\r\x0b\x0c\x85\u2028\u2029]+")
 _END = re.compile(rf"[.!?…‽{STRONG}]+[{re.escape(CLOSING)}]*(?:\[\d{{1,3}}\])*")
-_MARKER = re.compile(r"(?:[-*+•‣▪●◦·–—>|#](?:[\s#]|$)|\(?(?:\d{1,3}|[A-Za-z]|[ivxIVX]{1,5})[.)]\s|[|=~`]{2})")
+_MARKER = re.compile(r"(?:[-*+•‣▪●◦·–—>|#](?:[\s#]|$)|\(?(?:\d{1,3}|[A-Za-z]|[ivx]{1,5})\)\s|\d{1,3}\.\s|[|=~`]{2})")
 _HEADING = re.compile(r"#{1,6}\s")
 _WORD = re.compile(r"\w+")
 _SPACE = re.compile(r"\s*")

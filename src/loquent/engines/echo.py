@@ -1,7 +1,7 @@
-"""Echo: the engine for tests, yours and ours. It answers with what it was asked, and misbehaves when the prompt says so.
+"""Echo: the engine for tests, yours and ours, that answers with what it was asked and misbehaves when told to.
 
-No model, no weights: the answer is the prompt, or the last user message, word by word. A word is a token. Words in
-square brackets, anywhere in the prompt, are left out of the answer and say how to answer:
+No model, no weights: the answer is the prompt, or the last user message, word by word. A word is a token. Orders in
+square brackets, anywhere in it, are left out of the answer and say how to answer:
 
     [slow 0.05]  wait that many seconds before each word
     [words 100]  say that many words, beginning again at the end
@@ -36,6 +36,8 @@ DIRECTIVE = re.compile(r"\s*\[(slow|words|json|cut|fail|busy|away|hang)(?: (\d{1
 WORD = re.compile(r"\s*\S+")  # with the space before it, so that words put together are the text
 MOST_WORDS = 100_000
 DEEPEST = 32  # levels of a schema that an instance is made for
+MOST_ITEMS = 8  # of its outermost arrays; arrays inside those get one, so that no schema makes a flood
+MOST_CHARACTERS = 100
 
 
 class Echo:
@@ -62,11 +64,8 @@ class Echo:
                 f"model {self._model.name}: {prompt_tokens} words do not fit its context of {self._model.context}",
                 field="messages" if ask.prompt is None else "prompt",
             )
-        told = (
-            next((m.content for m in reversed(ask.messages) if m.role == "user"), "")
-            if ask.prompt is None
-            else ask.prompt
-        )
+        users = [message.content for message in ask.messages if message.role == "user"]
+        told = ask.prompt if ask.prompt is not None else users[-1] if users else ""
         orders = {name: float(value or 0) for name, value in DIRECTIVE.findall(told)}
         words, reason = answer(DIRECTIVE.sub("", told).strip(), orders, ask.parameters)
         collected, loop = "", asyncio.get_running_loop()
@@ -77,8 +76,7 @@ class Echo:
         for number, word in enumerate(words):
             if "cut" in orders and number >= orders["cut"]:
                 raise EngineFailed("echo: cut, as the prompt said")
-            if "slow" in orders:
-                await self._wait(loop.time() + orders["slow"], late_at)
+            await self._wait(loop.time() + orders.get("slow", 0), late_at)
             if ask.streamed:
                 yield Chunk(word)
             else:
@@ -86,7 +84,7 @@ class Echo:
         yield Chunk(collected, reason, Usage(prompt_tokens, len(words)))
 
     async def _wait(self, until: float, late_at: float) -> None:
-        await asyncio.sleep(min(until, late_at) - asyncio.get_running_loop().time())
+        await asyncio.sleep(min(until, late_at) - asyncio.get_running_loop().time())  # 0: others have their turn
         if until >= late_at:
             raise EngineTimeout(f"model {self._model.name}: the engine did not answer in time")
 
@@ -129,33 +127,32 @@ def as_asked(response_format: Mapping[str, Any], text: str) -> str:
     schema = wanted.get("schema") if isinstance(wanted, Mapping) else None
     if kind != "json_schema" or not isinstance(schema, Mapping):
         raise Invalid("response_format takes text, json_object, or json_schema with a schema", field="response_format")
-    return json.dumps(instance(schema), ensure_ascii=False)
+    try:
+        return json.dumps(instance(schema), ensure_ascii=False)
+    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as broken:
+        raise Invalid("response_format holds a schema that cannot be read", field="response_format") from broken
 
 
-def instance(schema: Any, depth: int = 0) -> Any:
-    """The smallest value that a simple schema allows; references and patterns are not followed."""
-    if not isinstance(schema, Mapping):
+def instance(schema: Any, depth: int = 0, most: int = MOST_ITEMS) -> Any:
+    """The smallest value that a simple schema allows; references, patterns and large minima are not followed."""
+    if not isinstance(schema, Mapping) or depth > DEEPEST:
         return {}
-    if depth > DEEPEST:
-        return None
     if "const" in schema:
         return schema["const"]
-    for choices in ("enum", "anyOf", "oneOf"):
-        if schema.get(choices):
-            first = schema[choices][0]
-            return first if choices == "enum" else instance(first, depth + 1)
+    if "enum" in schema:
+        return schema["enum"][0]
+    if options := schema.get("anyOf") or schema.get("oneOf"):
+        return instance(options[0], depth + 1, most)
     kind = schema.get("type", "object")
-    kind = kind[0] if isinstance(kind, list) and kind else kind
+    kind = kind[0] if isinstance(kind, list) else kind
     if kind == "object":
         parts = schema.get("properties", {})
-        return {name: instance(parts.get(name, {}), depth + 1) for name in schema.get("required", [])}
+        return {name: instance(parts.get(name, {}), depth + 1, most) for name in schema.get("required", [])}
     if kind == "array":
-        return [instance(schema.get("items", {}), depth + 1)] * int(schema.get("minItems", 0))
-    if kind not in SMALLEST:
-        raise Invalid(f"response_format: {str(kind)[:40]!r} is not a type of JSON schema", field="response_format")
+        return [instance(schema.get("items", {}), depth + 1, 1)] * min(int(schema.get("minItems", 0)), most)
     if kind == "string":
-        return "x" * int(schema.get("minLength", 0))
+        return "x" * min(int(schema.get("minLength", 0)), MOST_CHARACTERS)
     return schema.get("minimum", SMALLEST[kind])
 
 
-SMALLEST: Mapping[str, Any] = {"string": "", "integer": 0, "number": 0, "boolean": False, "null": None}
+SMALLEST: Mapping[str, Any] = {"integer": 0, "number": 0, "boolean": False, "null": None}

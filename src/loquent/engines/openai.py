@@ -97,7 +97,7 @@ class OpenAI:
                 raise EngineFailed(
                     f"model {name}: the engine answered {kind.decode('latin-1')[:80]!r} where events were due"
                 )
-            answered = Streamed(dialect, name=name, asked=self._model.id)
+            answered = Streamed(dialect, name)
             gap = self.first_seconds
             while not answered.is_over:
                 data = await connection.read(gap)

@@ -122,13 +122,12 @@ class Streamed:
     search its bytes for what must not pass (an error, the usage, ``[DONE]``), and nothing unread reaches a caller.
     """
 
-    def __init__(self, dialect: str, *, name: str, asked: str) -> None:
+    def __init__(self, dialect: str, name: str) -> None:
         self.usage: Usage | None = None
         self.is_over = False
         self._is_finished = False
         self._dialect = dialect
         self._name = name
-        self._renames = name != asked
         self._rest = b""
         self._said = ""  # the model's name as the engine says it, and the bytes that say it
         self._old = self._new = b""
@@ -178,7 +177,7 @@ class Streamed:
                 if not event.choices:
                     continue
                 payload = without_usage(payload)
-            if self._renames:
+            if event.model != self._name:  # never the engine's own: it may be a path, or a dated snapshot
                 payload = self._renamed(payload, event.model)
             wire += b"data: " + payload + b"\n\n"
         return Chunk(text, reason, None, None, wire, self._dialect) if wire else None
@@ -213,7 +212,7 @@ def payload_of(block: bytes) -> bytes:
     if any(name == b"error" for name, _, _ in fields):  # some say so by the field's name
         lines = [b"data:" + value for name, _, value in fields if name == b"error"]
     data = [line.removeprefix(b"data:").removeprefix(b" ") for line in lines if line.startswith(b"data:")]
-    return b"\n".join(data)
+    return b" ".join(data)  # one line again: where lines of JSON meet, a space does as well
 
 
 def without_usage(payload: bytes) -> bytes:

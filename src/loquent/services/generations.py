@@ -280,7 +280,13 @@ class Generations:
     def _offer(self, wanted: Wanted) -> Offer:
         if wanted.kind == "summary":
             return self._models.pick_for_summary(wanted.model)
-        return self._models.pick(wanted.model, ability=CHAT if "messages" in wanted.input else TEXT)
+        if "messages" in wanted.input:
+            return self._models.pick(wanted.model, CHAT)
+        return (
+            self._models.pick(wanted.model, TEXT)
+            if wanted.input.get("plain")
+            else self._models.pick(wanted.model, TEXT, CHAT)
+        )
 
     async def _accept(self, who: Principal, wanted: Wanted, mode: str) -> Begun:
         offer = self._offer(wanted)

@@ -35,23 +35,20 @@ class Models:
             raise NotFound(f"there is no model {name[:100]!r}; the models are: {', '.join(self.offers)}")
         return self.offers[name]
 
-    def pick(self, name: str | None, *, ability: str) -> Offer:
-        """The offer of that name (None: the default), which must have the ability. Raises NotFound or Invalid."""
+    def pick(self, name: str | None, *abilities: str) -> Offer:
+        """The offer of that name (None: the default), which has one of the abilities. Raises NotFound or Invalid."""
         wanted = name or self.default
         if not wanted:
             raise Unavailable("no model is configured that can chat; set LOQUENT_MODELS")
         offer = self.offer(wanted)
-        if ability not in offer.model.abilities:
+        if offer.model.abilities.isdisjoint(abilities):
             able = ", ".join(sorted(offer.model.abilities))
-            raise Invalid(f"the model {wanted!r} cannot do {ability}, only {able}", field="model")
+            raise Invalid(f"the model {wanted!r} can do {able}, not {' or '.join(abilities)}", field="model")
         return offer
 
     def pick_for_summary(self, name: str | None) -> Offer:
         """The offer that summarises: any that shortens texts by itself, or chats."""
-        wanted = name or self.summary
-        offer = self.offers.get(wanted)
-        ability = SUMMARY if offer and SUMMARY in offer.model.abilities else CHAT
-        return self.pick(wanted, ability=ability)
+        return self.pick(name or self.summary, SUMMARY, CHAT)
 
     def rows(self) -> list[Model]:
         """All rows, in the operator's order."""

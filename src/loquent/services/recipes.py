@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 
-from loquent.domain.models import SUMMARY
+from loquent.domain.models import CHAT, SUMMARY
 from loquent.domain.requests import Message, Parameters
 from loquent.domain.summaries import brief, instruction, joining, piece_characters
 from loquent.domain.texts import pieces
@@ -18,11 +18,13 @@ AT_ONCE = 4  # pieces of one text that are worked on at the same time
 
 
 def answer(live: Live) -> AsyncIterator[Chunk]:
-    """One call: messages are answered, a prompt is gone on from."""
-    asked = live.content.input
+    """One call: messages are answered; a prompt is put as one message, or gone on from where that is wanted."""
+    asked, model = live.content.input, live.offer.model
     messages = tuple(Message(each["role"], each["content"]) for each in asked.get("messages", ()))
-    model = live.offer.model
-    ask = Ask(model, live.parameters.over(model.defaults), messages, asked.get("prompt"), streamed=live.streamed)
+    prompt = asked.get("prompt")
+    if prompt is not None and CHAT in model.abilities and not asked.get("plain"):
+        messages, prompt = (Message("user", prompt),), None
+    ask = Ask(model, live.parameters.over(model.defaults), messages, prompt, streamed=live.streamed)
     return live.offer.engine.stream(ask)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from loquent.domain.errors import Invalid, TooLarge
+from loquent.domain.errors import Invalid
 from loquent.domain.models import CHAT
 from loquent.domain.principals import Principal
 from loquent.domain.requests import NOTHING
@@ -38,7 +38,7 @@ class Summaries:
         self._most_in_file = most_in_file
 
     async def submit(self, who: Principal, text: str, wish: Wish, *, surface: str, key: Key | None = None) -> Begun:
-        """Take a text as a job. Raises Invalid or TooLarge naming the bounds."""
+        """Take a text as a job. Raises Invalid naming the bounds."""
         least, most = self.bounds
         return await self._generations.submit(who, self._wanted(text, wish, least, most, surface=surface, key=key))
 
@@ -64,7 +64,7 @@ class Summaries:
         if len(text) < least:
             raise Invalid(f"the text has {len(text)} characters; it takes at least {least}", field="text")
         if len(text) > most:
-            raise TooLarge(f"the text has {len(text)} characters; it takes at most {most}", field="text")
+            raise Invalid(f"the text has {len(text)} characters; it takes at most {most}", field="text")
         if wish.length not in LENGTHS:
             raise Invalid(f"a length is one of: {', '.join(LENGTHS)}", field="length")
         offer = self._models.pick_for_summary(wish.model)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
-from threading import Thread
+from threading import Lock, Thread
 from typing import Any
 
 from loquent.domain.errors import Unavailable
 
-MOST = 512  # jobs of one group: a bound on how long the first of them waits for the last
+MOST = 512  # jobs after which a group is begun: a bound on how long the first of them waits for the last
 
 
 class Job:
@@ -28,13 +28,16 @@ class Job:
 class Lane:
     """Hands jobs to a thread, which takes all that wait as one group; each loop is woken once for a group.
 
-    ``work`` does a group and sets each job's result or error. ``stop`` is run in the thread at the end.
+    What is asked for within one turn of a loop is handed over together at its end. ``work`` does a group and sets
+    each job's result or error; ``stop`` is run in the thread at the end.
     """
 
     def __init__(self, name: str, work: Callable[[list[Job]], None], stop: Callable[[], None]) -> None:
         self._name, self._work, self._stop = name, work, stop
-        self._waiting: SimpleQueue[Job | None] = SimpleQueue()
+        self._asked: dict[asyncio.AbstractEventLoop, list[Job]] = {}
+        self._waiting: SimpleQueue[list[Job] | None] = SimpleQueue()
         self._thread: Thread | None = None
+        self._lock = Lock()  # nothing is handed over behind the end of the thread
 
     def open(self) -> None:
         """Start the thread."""
@@ -44,21 +47,39 @@ class Lane:
 
     async def close(self) -> None:
         """Do what waits, then end the thread."""
-        thread, self._thread = self._thread, None
-        if thread is not None:
+        for loop in list(self._asked):
+            self._hand_over(loop)
+        with self._lock:
+            thread, self._thread = self._thread, None
             self._waiting.put(None)
+        if thread is not None:
             await asyncio.to_thread(thread.join)
 
     async def do(self, calls: Sequence[Any]) -> Any:
         """Have the calls done, and wait for it. Cancelled before its group begins: not done at all."""
-        if self._thread is None:
-            raise Unavailable("the store is closed")
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting.put(Job(calls, future))
-        return await future
+        loop = asyncio.get_running_loop()
+        job = Job(calls, loop.create_future())
+        asked = self._asked.get(loop)
+        if asked is None:
+            self._asked[loop] = [job]
+            loop.call_soon(self._hand_over, loop)
+        else:
+            asked.append(job)
+        return await job.future
+
+    def _hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
+        jobs = self._asked.pop(loop, None)
+        if jobs is None:
+            return
+        with self._lock:
+            if self._thread is not None:
+                self._waiting.put(jobs)
+                return
+        for job in jobs:
+            job.error = Unavailable("the store is closed")
+        _tell(jobs)
 
     def _run(self) -> None:
-        group: list[Job] = []
         is_open = True
         while is_open:
             group, is_open = self._next()
@@ -67,7 +88,7 @@ class Lane:
                 continue
             try:
                 self._work(group)
-            except BaseException as error:  # noqa: BLE001  # a fault of ours: every caller hears of it, the lane goes on
+            except BaseException as error:  # a fault of ours: every caller hears of it, and the lane goes on
                 for job in group:
                     job.error = error
             _tell(group)
@@ -75,14 +96,14 @@ class Lane:
 
     def _next(self) -> tuple[list[Job], bool]:
         """What waits now, at least one; and whether the lane stays open."""
-        job = self._waiting.get()
+        jobs = self._waiting.get()
         group: list[Job] = []
         try:
-            while job is not None:
-                group.append(job)
-                if len(group) == MOST:
+            while jobs is not None:
+                group += jobs
+                if len(group) >= MOST:
                     return group, True
-                job = self._waiting.get_nowait()
+                jobs = self._waiting.get_nowait()
         except Empty:
             return group, True
         return group, False

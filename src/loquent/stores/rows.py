@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from array import array
+from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from types import UnionType
 from typing import Any, Generic, NamedTuple, TypeVar, Union, get_args, get_origin
 
@@ -54,33 +56,32 @@ class Rows(Generic[R]):
         keyed |= {name for order in spec.orders.values() for name in (*order.within, order.by)}
         self.version_at = self.place.get("version")
         self.id_at = self.place["id"]
-        self._keyed_at = self._places(str, within=keyed)
-        self._text_at = [place for place in self._places(str) if place not in self._keyed_at]
-        self._whole_at = self._places(int)
-        self._json_at = self._places(Json)
-        self._bool_at = self._places(bool)
+        self._texts_at = [(at, KEY_BYTES if self.names[at] in keyed else None) for at in self._places(str)]
+        self._json_at, self._bool_at = self._places(Json), self._places(bool)
+        # some places are asked for twice, so that a reader gives a tuple for any number of fields
+        self._keys_of = itemgetter(*[at for at, most in self._texts_at if most], self.id_at)
+        self._texts_of = itemgetter(*[at for at, most in self._texts_at if not most], self.id_at, self.id_at)
+        wholes = self._places(int)
+        self._wholes_of = itemgetter(*wholes, *wholes) if wholes else lambda row: ()
 
-    def _places(self, base: type[Any], within: Iterable[str] | None = None) -> list[int]:
-        among = self.names if within is None else set(within)
-        return [self.place[name] for name in self.names if self.shapes[name][0] is base and name in among]
+    def _places(self, base: type[Any]) -> list[int]:
+        return [self.place[name] for name in self.names if self.shapes[name][0] is base]
 
     def row(self, record: R, version: int | None = None) -> Row:
         """The record's values, in the order of its fields; Invalid where one of them cannot be kept."""
         row = list(self.spec.values(record))
         if version is not None and self.version_at is not None:
             row[self.version_at] = version
-        for at in self._keyed_at:
-            text = row[at]
-            if text is not None and (len(text) > KEY_BYTES // 4 or not text.isascii() or "\0" in text):
-                check_text(text, self.names[at], KEY_BYTES)
-        for at in self._text_at:
-            text = row[at]
-            if text is not None and (not text.isascii() or "\0" in text):
-                check_text(text, self.names[at])
-        for at in self._whole_at:
-            number = row[at]
-            if number is not None and number not in WHOLE:
-                raise Invalid("a whole number has at most 63 bits", field=self.names[at])
+        # the hot path looks at all texts at once, and at each of them only where something is unusual
+        keys, texts = "".join(filter(None, self._keys_of(row))), "".join(filter(None, self._texts_of(row)))
+        if len(keys) > KEY_BYTES or not keys.isascii() or not texts.isascii() or "\0" in keys or "\0" in texts:
+            for at, most in self._texts_at:
+                if row[at] is not None:
+                    check_text(row[at], self.names[at], most)
+        try:
+            array("q", filter(None, self._wholes_of(row)))
+        except OverflowError:
+            raise Invalid("a whole number has at most 63 bits") from None
         for at in self._json_at:
             if row[at] is not None:
                 row[at] = json_text(row[at], self.names[at])

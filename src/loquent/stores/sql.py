@@ -32,7 +32,10 @@ class Driver(Protocol):
     last and sorted by id (PostgreSQL, which would deadlock otherwise).
     """
 
-    dialect: Dialect
+    @property
+    def dialect(self) -> Dialect:
+        """What statements are compiled for; values go in by position."""
+        ...
 
     async def open(self) -> None:
         """Start what is needed; connections may be made when first used."""
@@ -58,6 +61,7 @@ class Sql:
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
         self._statements = Statements(driver.dialect)
+        self._adds: dict[Rows[Any], str] = {}
 
     async def get(self, kind: type[R], *ids: str) -> list[R]:
         """See Store."""
@@ -152,13 +156,16 @@ class Sql:
         if step.by is not None:
             return self._bump(rows, step.after or [], step.by)
         if step.before is None:
-            return Call(self._statements.add(rows).sql, step.after or [])
+            return Call(self._adds.get(rows) or self._add(rows), step.after or [])
         same = [step.id] if rows.version_at is None else [step.id, step.before[rows.version_at]]
         if step.after is None:
             return Call(self._statements.remove(rows).sql, same, must=True)
         changed = tuple([at for at, value in enumerate(step.after) if value != step.before[at]])
         values = [step.after[at] for at in changed]
         return Call(self._statements.replace(rows, changed).sql, [*values, *same], must=True)
+
+    def _add(self, rows: Rows[Any]) -> str:
+        return self._adds.setdefault(rows, self._statements.add(rows).sql)
 
     def _bump(self, rows: Rows[Any], row: Row, by: Mapping[str, int]) -> Call:
         made = list(row)

@@ -16,7 +16,7 @@ from loquent.stores.rows import Rows
 from loquent.stores.sql_tables import TABLES
 
 UPSERT: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
-ONE = literal_column("1")
+ONE: ColumnElement[int] = literal_column("1")
 
 
 class Statement(NamedTuple):
@@ -108,10 +108,9 @@ class Statements:
             where = self._listed(rows, declared, until=until)
             by = [table.c[name] for name in dict.fromkeys((declared.by, "id"))]
             if after:
-                place = bindparam("after") if declared.by != "id" else bindparam("after_id")
-                bound = [place, bindparam("after_id")][: len(by)]
-                low, high = (by[0], bound[0]) if len(by) == 1 else (tuple_(*by), tuple_(*bound))
-                where.append(low > high if upward else low < high)
+                names = ("after", "after_id")[-len(by) :]
+                here, there = tuple_(*by), tuple_(*(bindparam(name, type_=each.type) for name, each in zip(names, by, strict=True)))
+                where.append(here > there if upward else here < there)
             sort = by if upward else [column.desc() for column in by]
             return select(table).where(*where).order_by(*sort).limit(bindparam("limit"))
 
@@ -135,7 +134,7 @@ class Statements:
             by = [table.c[name].desc() if declared.desc else table.c[name] for name in (declared.by, "id")]
             due = select(table.c.id).where(*self._listed(rows, declared, until=True)).order_by(*by)
             due = due.limit(bindparam("limit")).with_for_update(skip_locked=True)
-            values = {name: bindparam(f"put_{name}") for name in put}
+            values: dict[str, Any] = {name: bindparam(f"put_{name}") for name in put}
             raised = {name: table.c[name] + bindparam(f"by_{name}") for name in add}
             moved = {**values, **raised, "version": table.c.version + ONE}
             return update(table).where(table.c.id.in_(due.scalar_subquery())).values(moved).returning(*table.c)
@@ -161,8 +160,6 @@ class Statements:
 
 
 KEYS = {
-    (spec.table, columns): name
-    for spec in RECORDS.values()
-    for name, columns in {"id": ("id",), **spec.unique}.items()
+    (spec.table, columns): name for spec in RECORDS.values() for name, columns in {"id": ("id",), **spec.unique}.items()
 }
 """The declared name of a unique key, by what a database says when it is taken: the table and its columns."""

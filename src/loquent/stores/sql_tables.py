@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import MISSING, fields
 from typing import Any
 
-from sqlalchemy import BigInteger, Boolean, Column, Double, Index, MetaData, Table, Text, and_, text
+from sqlalchemy import BigInteger, Boolean, Column, Double, Index, MetaData, Table, Text, and_, false, true
+from sqlalchemy.sql.elements import ColumnElement
 
 from loquent.domain.records import RECORDS, Spec
 from loquent.stores.rows import Json, rows_of
@@ -29,8 +30,15 @@ def _table(metadata: MetaData, spec: Spec) -> Table:
 
 def _column(name: str, base: type[Any], nullable: bool, spec: Spec) -> Column[Any]:
     default = next(field.default for field in fields(spec.type) if field.name == name)
-    written = None if default in (MISSING, None) else text(repr(int(default) if base is bool else default))
+    written = None if default in (MISSING, None) else _written(default)
     return Column(name, COLUMNS[base], primary_key=name == "id", nullable=nullable, server_default=written)
+
+
+def _written(default: Any) -> ColumnElement[Any] | str:
+    """A default in SQL, so that a new column can be added to a table that has rows."""
+    if isinstance(default, bool):
+        return true() if default else false()
+    return str(default)
 
 
 def _index(table: Table, name: str, names: Iterable[str], sparse: list[str], *, unique: bool = False) -> None:

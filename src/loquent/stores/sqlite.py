@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from asyncio import timeout, to_thread
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import parse_qsl
 
+from sqlalchemy import create_engine, event
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
 
 from loquent.domain.errors import Invalid, LoquentError, Misconfigured, Stale, Taken, Unavailable
-from loquent.stores import Checked
+from loquent.stores import Checked, migrations
 from loquent.stores.lane import Job, Lane
+from loquent.stores.migrations import HEAD
 from loquent.stores.sql import Call, Sql
 from loquent.stores.sql_statements import KEYS
 
@@ -25,6 +31,10 @@ PRAGMAS = {
 }
 OPTIONS = ("busy_timeout", "max_page_count", "cache_size", "mmap_size", "wal_autocheckpoint")
 """What a URL may set: sqlite:///loquent.db?busy_timeout=1000. ``max_page_count`` bounds the size of the file."""
+
+LASTING = ("SQLITE_CANTOPEN", "SQLITE_NOTADB", "SQLITE_READONLY", "SQLITE_AUTH", "SQLITE_PERM")
+MIGRATION = 60  # seconds that a process waits while another migrates
+READY = 2.0  # seconds that `ready` waits
 
 
 def connection(path: Path, pragmas: Mapping[str, str]) -> sqlite3.Connection:
@@ -81,23 +91,12 @@ class Threads:
         return rows
 
     def _write_group(self, group: list[Job]) -> None:
-        """One transaction for all; each job's own conflict undoes that job alone."""
+        """One transaction for all, in which each job's own conflict undoes that job alone."""
         try:
             if self._writer is None:
                 self._writer = connection(self._path, self._pragmas)
-            writer = self._writer
-            execute = writer.execute
-            execute("BEGIN IMMEDIATE")
-            for job in group:
-                if len(job.calls) < 2:  # a statement that fails undoes itself
-                    _attempt(writer, job)
-                    continue
-                execute("SAVEPOINT one")
-                _attempt(writer, job)
-                if job.error is not None:
-                    execute("ROLLBACK TO one")
-                execute("RELEASE one")
-            execute("COMMIT")
+            if not _transact(self._writer, group, careful=False):
+                _transact(self._writer, group, careful=True)
         except sqlite3.Error as error:
             self._drop_writer()
             _fail(group, error)
@@ -125,20 +124,43 @@ class Threads:
         _close(dropped)
 
 
-def _attempt(writer: sqlite3.Connection, job: Job) -> None:
-    """Make the calls of one job; what is its own fault is its error, everything else is the group's."""
-    try:
-        for sql, values, must in job.calls:
-            cursor = writer.execute(sql, values)
-            if must and cursor.rowcount != 1:
-                raise Stale
-            job.result = cursor.fetchall() if cursor.description else None
-    except Stale as error:
-        job.error = error
-    except (sqlite3.IntegrityError, sqlite3.DataError) as error:
-        if not writer.in_transaction:  # SQLite has undone the whole group: nothing more may run outside of it
-            raise
-        job.error = _conflict(error)
+def _transact(writer: sqlite3.Connection, group: list[Job], *, careful: bool) -> bool:
+    """Do the group and commit; False, with nothing done, where one job has to be undone and savepoints were not set.
+
+    Savepoints cost a copy of each page that is changed, and conflicts in the midst of a write are rare: so a group is
+    tried without, and done again with them where that was wrong. A job that fails at its first call undoes itself.
+    """
+    cursor = writer.cursor()
+    execute = cursor.execute
+    execute("BEGIN IMMEDIATE")
+    for job in group:
+        job.error = None
+        if careful:
+            execute("SAVEPOINT one")
+        done = 0
+        try:
+            for sql, values, must in job.calls:
+                execute(sql, values)
+                if must and cursor.rowcount != 1:
+                    raise Stale
+                done += 1
+            if cursor.description:
+                job.result = cursor.fetchall()
+        except Stale as error:
+            job.error = error
+        except (sqlite3.IntegrityError, sqlite3.DataError) as error:
+            if not writer.in_transaction:  # SQLite undid the whole group: nothing more may run outside of it
+                raise
+            job.error = _conflict(error)
+        if job.error is not None and done and not careful:
+            execute("ROLLBACK")
+            return False
+        if careful:
+            if job.error is not None:
+                execute("ROLLBACK TO one")
+            execute("RELEASE one")
+    execute("COMMIT")
+    return True
 
 
 def _conflict(error: sqlite3.Error) -> LoquentError:
@@ -169,13 +191,101 @@ def _close(dropped: sqlite3.Connection | None) -> None:
 
 
 class Sqlite(Sql):
-    """``sqlite:///loquent.db`` (from the working directory) or ``sqlite:////var/lib/loquent.db``."""
+    """``sqlite:///loquent.db`` (from the working directory) or ``sqlite:////var/lib/loquent.db``.
+
+    One process writes at a time; several may have it open. Not for a network file system.
+    """
 
     def __init__(self, url: str, data_dir: Path) -> None:
-        self._path, options = _parts(url, data_dir)
+        self._path, options = _parts(url)
+        self._data_dir = data_dir
         self._pragmas = {**PRAGMAS, **options}
         super().__init__(Threads(self._path, self._pragmas))
 
     async def open(self) -> None:
         """See Store; an empty or older database is brought up to date first."""
+        await self.upgrade()
         await self._driver.open()
+
+    async def close(self) -> None:
+        """See Store."""
+        await self._driver.close()
+
+    async def ready(self) -> None:
+        """See Store: a read, and the lock that a write needs."""
+        try:
+            async with timeout(READY):
+                await self._driver.read(Call("SELECT 1", ()))
+                await self._driver.write(())
+        except TimeoutError:
+            raise Unavailable("the database is too slow now", retry_after=1) from None
+
+    async def upgrade(self) -> None:
+        """Bring an empty or older database up to date, in one transaction that other processes wait for."""
+        await to_thread(self._upgrade)
+
+    async def check(self) -> Checked:
+        """The revision, and what SQLite itself says of the file."""
+        return await to_thread(self._check)
+
+    def _upgrade(self) -> None:
+        if self._path.parent == self._data_dir:
+            self._data_dir.mkdir(parents=True, exist_ok=True)
+        with self._told(), closing(connection(self._path, self._pragmas)) as opened:
+            current = _revision(opened)
+        if current != HEAD:
+            with self._told():
+                self._migrate()
+
+    def _migrate(self) -> None:
+        """Under the database's own write lock: who comes second finds it done."""
+        patient = {**self._pragmas, "busy_timeout": str(MIGRATION * 1000)}
+        engine = create_engine("sqlite://", creator=lambda: connection(self._path, patient), poolclass=NullPool)
+        event.listen(engine, "begin", lambda begun: begun.exec_driver_sql("BEGIN IMMEDIATE"))
+        try:
+            with engine.begin() as begun:
+                migrations.upgrade(begun, str(self._path))
+        except DBAPIError as error:
+            raise error.orig or error from None
+
+    def _check(self) -> Checked:
+        if not self._path.exists():
+            return Checked(None, HEAD, (f"{self._path} is not there yet: `loquent store upgrade` makes it",))
+        with self._told(), closing(connection(self._path, {"busy_timeout": "5000", "query_only": "ON"})) as opened:
+            current = _revision(opened)
+            said = [line for (line,) in opened.execute("PRAGMA integrity_check(20)") if line != "ok"]
+        if current != HEAD:
+            said.append(f"the schema is {current or 'empty'}: `loquent store upgrade` brings it to {HEAD}")
+        return Checked(current, HEAD, tuple(said))
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """SQLite's errors while nothing runs yet, as ours: a wrong path or file will not pass, a lock will."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorname", "").startswith(LASTING):
+                raise Misconfigured(f"the database {self._path} cannot be used: {error}") from error
+            raise _away(error) from error
+
+
+def _revision(opened: sqlite3.Connection) -> str | None:
+    """The schema's revision, None where there is none, read without Alembic."""
+    known = opened.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").fetchone()
+    found = opened.execute("SELECT version_num FROM alembic_version").fetchone() if known else None
+    return str(found[0]) if found else None
+
+
+def _parts(url: str) -> tuple[Path, dict[str, str]]:
+    """The file and the options that a URL names; Misconfigured where it cannot be read."""
+    _, slashes, rest = url.partition(":///")
+    name, _, query = rest.partition("?")
+    if not slashes or name in ("", ":memory:"):
+        raise Misconfigured(f"LOQUENT_STORE holds {url!r}; it takes sqlite:///FILE, or memory: to keep nothing")
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    for option, value in options.items():
+        if option not in OPTIONS or not value.removeprefix("-").isdigit():
+            raise Misconfigured(
+                f"LOQUENT_STORE holds {option}={value}; it takes whole numbers for {', '.join(OPTIONS)}"
+            )
+    return Path(name).absolute(), options

@@ -1,0 +1,27 @@
+"""What turns files into text: .txt, .md, .pdf and .docx, each read in a limited child process."""
+
+from __future__ import annotations
+
+from loquent.ports.reader import Reader
+
+MEBIBYTE = 1 << 20
+
+
+def connect(
+    *,
+    max_bytes: int = 32 * MEBIBYTE,
+    max_characters: int = 10_000_000,
+    seconds: float = 60.0,
+    memory_bytes: int = 768 * MEBIBYTE,
+    at_once: int = 2,
+) -> Reader:
+    """The reader of files within these limits: of the file, of its text, and of the child that reads it."""
+    from loquent.readers.files import FileReader
+
+    return FileReader(
+        max_bytes=max_bytes,
+        max_characters=max_characters,
+        seconds=seconds,
+        memory_bytes=memory_bytes,
+        at_once=at_once,
+    )

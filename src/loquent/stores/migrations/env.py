@@ -1,0 +1,17 @@
+"""What Alembic runs to get at the database: the connection that ``upgrade`` was given."""
+
+from __future__ import annotations
+
+from alembic import context
+
+from loquent.stores.sql_tables import METADATA
+
+
+def run() -> None:
+    """Run the migrations on the connection, in the transaction that it is in."""
+    context.configure(connection=context.config.attributes["connection"], target_metadata=METADATA)
+    context.run_migrations()
+
+
+if __name__ == "env_py":  # the name by which Alembic loads this file
+    run()

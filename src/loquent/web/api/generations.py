@@ -1,0 +1,311 @@
+"""Generations: ask a model at once, as a stream or as a job; and look after what was asked."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Annotated, Any, Literal
+
+import msgspec
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import Field, model_validator
+
+from loquent.domain.clock import from_iso, iso
+from loquent.domain.errors import Invalid, LoquentError
+from loquent.domain.generations import KINDS, STATUSES, Content, Generation, Json
+from loquent.domain.requests import Parameters
+from loquent.services.generations import Begun, Filters, Wanted
+from loquent.web.body import Wire
+from loquent.web.deps import Ours, StrictRoute, Who
+from loquent.web.direct import Call, Direct
+from loquent.web.errors import Headers, problem, rate_headers
+from loquent.web.sse import EventStream, Watch, event
+
+router = APIRouter(prefix="/api/v1/generations", tags=["generations"], route_class=StrictRoute)
+LONGEST = 1_000_000  # characters of a prompt; the body's bound is usually the nearer one
+UNWATCHED = 0.05  # seconds for which a call is too short to watch for a hang-up
+
+
+class ChatMessage(Wire):
+    """One message of a chat."""
+
+    role: Literal["system", "user", "assistant"]
+    content: Annotated[str, Field(max_length=LONGEST)]
+
+
+class NewGeneration(Wire):
+    """What a model is asked: a prompt that it goes on from, or messages that it answers."""
+
+    prompt: Annotated[str, Field(min_length=1, max_length=LONGEST)] | None = None
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=2_000)] | None = None
+    model: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
+    stop: (
+        Annotated[str, Field(min_length=1, max_length=200)]
+        | Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=4)]
+        | None
+    ) = None
+    response_format: dict[str, Any] | None = None
+    stream: bool = False
+    background: bool = False
+
+    @model_validator(mode="after")
+    def _one_of_each(self) -> NewGeneration:
+        if (self.prompt is None) == (self.messages is None):
+            raise ValueError("give either a prompt or messages")
+        if self.stream and self.background:
+            raise ValueError("a job is not streamed by its POST; follow its events instead")
+        return self
+
+
+async def create_generation(call: Call) -> None:
+    """Ask a model. At once by default; `stream` sends events (delta, then done or error); `background` makes a job.
+
+    A prompt alone is put to a chat model as one message. Send an Idempotency-Key to make repeats safe for 24 hours.
+    """
+    who = call.who()
+    body = await call.body(NewGeneration)
+    wanted = _wanted(body, call)
+    generations = call.services.generations
+    if body.background:
+        begun = await generations.submit(who, wanted)
+        place = (b"location", f"/api/v1/generations/{begun.generation.id}".encode())
+        await call.reply(encode(*begun.now()), status=202, headers=[place, *_headers(begun)])
+        return
+    begun = await generations.begin(who, wanted)
+    if body.stream:
+        stream = EventStream(
+            _events(call, begun),
+            dress=lambda error: problem(error, call.request_id),
+            last=lambda error: _last(error, call.request_id),
+            headers=_headers(begun),
+        )
+        await stream(call.scope, call.receive, call.send)
+        return
+    if begun.live is not None:
+        with Watch(call.receive, after=UNWATCHED):
+            await generations.collect(begun)
+    await call.reply(encode(*begun.now()), headers=_headers(begun))
+
+
+CREATE = Direct(
+    path="/api/v1/generations",
+    handler=create_generation,
+    body=NewGeneration,
+    summary="Ask a model",
+    tags=("generations",),
+    answers={
+        "200": "The generation, or a stream of events",
+        "202": "Accepted as a job; Location tells where it is",
+        "409": "The first request with this Idempotency-Key is still being worked on",
+        "422": "What was asked cannot be done as asked",
+        "429": "Over the rate; Retry-After tells when to come again",
+        "503": "The model is loading or away",
+    },
+)
+
+
+@router.get("", summary="List one's own, newest first")
+async def list_generations(
+    ours: Ours,
+    who: Who,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    after: Annotated[str | None, Query(max_length=64)] = None,
+    kind: Annotated[str | None, Query(enum=KINDS, max_length=20)] = None,
+    status: Annotated[str | None, Query(enum=STATUSES, max_length=20)] = None,
+    model: Annotated[str | None, Query(max_length=200)] = None,
+    created_after: Annotated[str | None, Query(max_length=40, description="ISO 8601")] = None,
+    created_before: Annotated[str | None, Query(max_length=40, description="ISO 8601")] = None,
+) -> Response:
+    """A page, from behind the id `after`. `has_more` says whether more lie behind it."""
+    for name, value, known in (("kind", kind, KINDS), ("status", status, STATUSES)):
+        if value is not None and value not in known:
+            raise Invalid(f"{name}: one of {', '.join(known)}", field=name)
+    times = {}
+    for name, text in (("created_after", created_after), ("created_before", created_before)):
+        try:
+            times[name] = from_iso(text) if text else None
+        except (ValueError, OverflowError):
+            raise Invalid(f"{name}: a time in ISO 8601, like 2026-01-31T12:00:00Z", field=name) from None
+    page = await ours.generations.page(who, Filters(kind, status, model, **times), limit=limit, after=after)
+    rows = [listed(each) for each in page.items]
+    first, last = (rows[0]["id"], rows[-1]["id"]) if rows else (None, None)
+    return json_answer({"object": "list", "data": rows, "first_id": first, "last_id": last, "has_more": page.more})
+
+
+@router.get("/{id}", summary="Get one, with its texts")
+async def get_generation(ours: Ours, who: Who, id: str) -> Response:
+    """One's own; another's is not found."""
+    return json_answer(shown(*await ours.generations.get(who, id)))
+
+
+@router.get("/{id}/events", summary="Follow one to its end")
+async def follow_generation(request: Request, ours: Ours, who: Who, id: str) -> Response:
+    """Events: delta, progress, restart, then done. Last-Event-ID (characters seen) goes on from there."""
+    text = request.headers.get("last-event-id", "0")
+    if not text.isascii() or not text.isdigit() or len(text) > 12:
+        raise Invalid("Last-Event-ID is the number of characters seen so far", field="Last-Event-ID")
+    await ours.generations.get(who, id)
+    request_id: str = request.scope["loquent.request_id"]
+    return StreamAnswer(
+        EventStream(
+            _followed(ours, who, id, int(text)),
+            dress=lambda error: problem(error, request_id),
+            last=lambda error: _last(error, request_id),
+        )
+    )
+
+
+@router.post("/{id}/cancel", summary="End one early")
+async def cancel_generation(ours: Ours, who: Who, id: str) -> Response:
+    """What there is of it is kept. One that is over stays as it is."""
+    return json_answer(shown(*await ours.generations.cancel(who, id)))
+
+
+@router.delete("/{id}", status_code=204, summary="Erase one with its texts")
+async def delete_generation(ours: Ours, who: Who, id: str) -> Response:
+    """409 while it runs: cancel it first."""
+    await ours.generations.remove(who, id)
+    return Response(status_code=204)
+
+
+class StreamAnswer(Response):
+    """An EventStream that a FastAPI route may return."""
+
+    def __init__(self, stream: EventStream) -> None:
+        super().__init__()
+        self._stream = stream
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """See ASGI."""
+        await self._stream(scope, receive, send)
+
+
+def shown(generation: Generation, content: Content) -> dict[str, Any]:
+    """A generation on our wire, with its texts."""
+    return {
+        "id": generation.id,
+        "object": "generation",
+        "kind": generation.kind,
+        "status": generation.status,
+        "model": generation.model,
+        "input": content.input,
+        "output": content.output,
+        "finish_reason": generation.finish_reason,
+        **({"sources": content.sources} if content.sources else {}),
+        **_common(generation),
+    }
+
+
+def listed(generation: Generation) -> dict[str, Any]:
+    """A generation in a list: the beginnings of its texts only."""
+    return {
+        "id": generation.id,
+        "object": "generation",
+        "kind": generation.kind,
+        "status": generation.status,
+        "model": generation.model,
+        "input_preview": generation.input_preview,
+        "output_preview": generation.output_preview,
+        "finish_reason": generation.finish_reason,
+        **_common(generation),
+    }
+
+
+def encode(generation: Generation, content: Content) -> bytes:
+    """The same as bytes."""
+    return msgspec.json.encode(shown(generation, content))
+
+
+def json_answer(body: Any, *, status: int = 200, headers: Headers | None = None) -> Response:
+    """An answer in JSON."""
+    answer = Response(msgspec.json.encode(body), status, media_type="application/json")
+    answer.raw_headers.extend(headers or [])
+    return answer
+
+
+def _common(generation: Generation) -> dict[str, Any]:
+    prompt, completion = generation.prompt_tokens, generation.completion_tokens
+    usage = None
+    if prompt is not None and completion is not None:
+        total = prompt + completion
+        usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": total}
+        usage |= {"estimated": generation.usage_estimated}
+    failed = generation.error_code is not None
+    return {
+        "usage": usage,
+        "cost": generation.cost,
+        "error": {"code": generation.error_code, "message": generation.error_message} if failed else None,
+        "progress": {"done": generation.steps_done, "of": generation.steps} if generation.steps else None,
+        "parameters": generation.parameters,
+        "surface": generation.surface,
+        "background": generation.mode == "background",
+        "attempts": generation.attempts,
+        "created_at": iso(generation.created_at),
+        "started_at": iso(generation.started_at) if generation.started_at else None,
+        "completed_at": iso(generation.completed_at) if generation.completed_at else None,
+    }
+
+
+def _wanted(body: NewGeneration, call: Call) -> Wanted:
+    stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
+    parameters = Parameters(body.max_tokens, body.temperature, body.top_p, body.seed, stop, body.response_format)
+    if body.messages is not None:
+        stored: Json = {"messages": [{"role": each.role, "content": each.content} for each in body.messages]}
+        text = body.messages[-1].content
+    else:
+        text = body.prompt or ""
+        stored = {"prompt": text}
+    kind = "chat" if body.messages is not None else "text"
+    return Wanted(
+        kind=kind,
+        surface="api",
+        input=stored,
+        text=text,
+        model=body.model,
+        parameters=parameters,
+        streamed=body.stream,
+        key=call.key(),
+    )
+
+
+def _headers(begun: Begun) -> Headers:
+    headers = rate_headers(begun.limit)
+    return [*headers, (b"idempotent-replayed", b"true")] if begun.replayed else headers
+
+
+async def _events(call: Call, begun: Begun) -> AsyncGenerator[bytes, None]:
+    """A generation that this request runs, as events; a repeat is told from its record."""
+    seen = 0
+    if begun.live is None:
+        seen = len(begun.content.output)
+        yield event("delta", {"text": begun.content.output}, id=seen)
+    else:
+        async with aclosing(call.services.generations.stream(begun)) as chunks:  # type: ignore[type-var]
+            async for chunk in chunks:
+                text = "".join(part.text for part in chunk.parts())
+                if text:
+                    seen += len(text)
+                    yield event("delta", {"text": text}, id=seen)
+    yield event("done", shown(*begun.now()), id=seen)
+
+
+async def _followed(ours: Ours, who: Who, id: str, offset: int) -> AsyncGenerator[bytes, None]:
+    async for each in ours.generations.follow(who, id, offset):
+        if each.kind == "delta":
+            yield event("delta", {"text": each.text}, id=each.offset)
+        elif each.kind == "progress":
+            yield event("progress", {"done": each.steps_done, "of": each.steps}, id=each.offset)
+        elif each.kind == "restart":
+            yield event("restart", {}, id=0)
+        elif each.kind == "quiet":
+            yield b": still here\n\n"
+        elif each.generation is not None and each.content is not None:
+            yield event("done", shown(each.generation, each.content), id=each.offset)
+
+
+def _last(error: LoquentError, request_id: str) -> bytes:
+    return b"event: error\ndata: %s\n\n" % problem(error, request_id)[2]

@@ -1,0 +1,90 @@
+"""The web application: every surface, over one set of services, behind one edge."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
+
+from loquent import __version__
+from loquent.domain.errors import LoquentError
+from loquent.web.api import generations, health, models, summaries, users
+from loquent.web.compat import openai
+from loquent.web.direct import Direct, document
+from loquent.web.edge import Edge
+from loquent.web.errors import Dress, ours, problem
+from loquent.web.observe import configure_logs
+from loquent.wiring import Services, build, load_settings
+
+DIRECT: tuple[Direct, ...] = (generations.CREATE, openai.CHAT, openai.COMPLETION)
+ROUTERS = (generations.router, summaries.router, models.router, users.router, health.router, openai.router)
+DRESSES: dict[str, Dress] = {"/v1/": openai.dress}
+UPLOADS = frozenset({summaries.UPLOAD})
+
+
+def create_app(services: Services | None = None) -> Edge:
+    """The application to serve; by default built from the environment. Raises Misconfigured."""
+    if services is None:
+        settings = load_settings()
+        configure_logs(settings)
+        services = build(settings)
+    app = make_routes(services)
+    direct: dict[str, ASGIApp] = {}
+    for each in DIRECT:
+        direct[each.path] = direct[f"{each.path}/"] = each
+    return Edge(app, services, direct, DRESSES, UPLOADS | {f"{path}/" for path in UPLOADS})
+
+
+def make_routes(services: Services | None) -> FastAPI:
+    """The route table, as FastAPI holds it."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        if services is None:
+            raise RuntimeError("a route table alone cannot be served")
+        await services.open()
+        try:
+            yield
+        finally:
+            await services.close()
+
+    app = FastAPI(
+        title="Loquent",
+        version=__version__,
+        summary="The self-hosted backend for AI features.",
+        openapi_url="/api/v1/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=lifespan,
+    )
+    for kind in (LoquentError, HTTPException, RequestValidationError, Exception):
+        app.add_exception_handler(kind, _answer)
+    for direct in DIRECT:
+        app.router.routes.append(direct.route())
+    for router in ROUTERS:
+        app.include_router(router)
+    describe = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = document(describe(), list(DIRECT))
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own documented way to extend the document
+    return app
+
+
+async def _answer(request: Request, error: Exception) -> Response:
+    """Any error, dressed as the surface of its path wants it."""
+    path = request.scope["path"]
+    dress = next((dress for prefix, dress in DRESSES.items() if path.startswith(prefix)), problem)
+    status, headers, body = dress(ours(error), request.scope["loquent.request_id"])
+    answer = Response(body, status)
+    answer.raw_headers.extend(headers)
+    return answer

@@ -1,0 +1,180 @@
+"""Bodies: read within bounds of size and time, and as strict JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from starlette.requests import Request
+from starlette.types import Message, Receive
+
+from loquent.domain.errors import Invalid, LoquentError, TooLarge, Unsupported
+from loquent.web.errors import Plain, Refused, invalid
+
+M = TypeVar("M", bound=BaseModel)
+DEEPEST = 64  # levels of nesting
+LARGEST = 2**63 - 1
+
+
+class Wire(BaseModel):
+    """A body: nothing unknown, nothing converted, no infinities."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=())
+
+
+class HungUp(Exception):
+    """The client has gone."""
+
+
+def bounded(receive: Receive, *, most: int, seconds: float) -> Receive:
+    """The same, with a bound on the bytes of the body and on the time that they take to come."""
+    got, deadline, whole = 0, asyncio.get_running_loop().time() + seconds, False
+
+    async def receive_bounded() -> Message:
+        nonlocal got, whole
+        if whole:
+            return await receive()
+        try:
+            async with asyncio.timeout_at(deadline):
+                message = await receive()
+        except TimeoutError:
+            raise Refused(Plain(408, f"the body did not come within {seconds:g} seconds")) from None
+        if message["type"] == "http.request":
+            got += len(message.get("body", b""))
+            whole = not message.get("more_body", False)
+            if got > most:
+                raise Refused(TooLarge(f"the body is over {most} bytes"))
+        else:
+            whole = True
+        return message
+
+    return receive_bounded
+
+
+async def read_body(receive: Receive) -> bytes:
+    """The whole body. Raises HungUp where the client went before its end."""
+    message = await receive()
+    if message["type"] != "http.request":
+        raise HungUp
+    body: bytes = message.get("body", b"")
+    if not message.get("more_body", False):
+        return body
+    parts = [body]
+    while message.get("more_body", False):
+        message = await receive()
+        if message["type"] != "http.request":
+            raise HungUp
+        parts.append(message.get("body", b""))
+    return b"".join(parts)
+
+
+def read_json(body: bytes) -> Any:
+    """What a JSON body says (RFC 8259, I-JSON). Raises Invalid naming what is wrong with it."""
+    if not body:
+        raise Invalid("the body is empty; it takes JSON")
+    try:
+        read = json.loads(
+            body.decode(),
+            object_pairs_hook=_object,
+            parse_constant=_constant,
+            parse_float=_float,
+            parse_int=_int,
+        )
+    except UnicodeDecodeError as error:
+        raise Invalid(f"the body is not UTF-8, at byte {error.start}") from None
+    except json.JSONDecodeError as error:
+        raise Invalid(f"the body is not JSON: {error.msg}, at character {error.pos}") from None
+    except RecursionError:
+        raise Invalid(f"the body is nested deeper than {DEEPEST} levels") from None
+    if body.count(b"[") + body.count(b"{") > DEEPEST:
+        _check_depth(read)
+    if b"\\u" in body:
+        _check_text(read)
+    return read
+
+
+def validate(model: type[M], read: Any) -> M:
+    """The body as the model wants it. Raises Invalid naming the places."""
+    try:
+        return model.model_validate(read)
+    except ValidationError as error:
+        raise invalid(error) from None
+
+
+def check_is_json(content_type: str | bytes | None) -> None:
+    """Raise Unsupported where a body does not say that it is JSON: a page elsewhere cannot say so by a plain form."""
+    said = (content_type.decode("latin-1") if isinstance(content_type, bytes) else content_type) or ""
+    media = said.partition(";")[0].strip().lower()
+    if media != "application/json" and not (media.startswith("application/") and media.endswith("+json")):
+        raise Unsupported(f"the body takes Content-Type: application/json, not {media[:100] or 'none'!r}")
+
+
+class StrictRequest(Request):
+    """A request whose JSON is read as strictly as on the direct routes."""
+
+    async def json(self) -> Any:
+        """See read_json."""
+        try:
+            return read_json(await self.body())
+        except LoquentError as error:
+            raise Refused(error) from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise Invalid(f"the key {twice[:100]!r} stands twice in one object", field=twice[:100])
+    return made
+
+
+def _constant(text: str) -> Any:
+    raise Invalid(f"{text} is not a JSON number")
+
+
+def _float(text: str) -> float:
+    value = float(text)
+    if value in (float("inf"), float("-inf")):
+        raise Invalid(f"the number {text[:40]} is out of range")
+    return value
+
+
+def _int(text: str) -> int:
+    if len(text) > 20 or abs(value := int(text)) > LARGEST:
+        raise Invalid(f"the number {text[:40]} is out of range")
+    return value
+
+
+def _walk(read: Any, see: Callable[[Any, int], None]) -> None:
+    """Every value and key, with its depth, without recursion."""
+    todo: list[tuple[Any, int]] = [(read, 1)]
+    while todo:
+        value, depth = todo.pop()
+        see(value, depth)
+        if isinstance(value, dict):
+            todo.extend((each, depth + 1) for pair in value.items() for each in pair)
+        elif isinstance(value, list):
+            todo.extend((each, depth + 1) for each in value)
+
+
+def _check_depth(read: Any) -> None:
+    def see(value: Any, depth: int) -> None:
+        if depth > DEEPEST and isinstance(value, dict | list):
+            raise Invalid(f"the body is nested deeper than {DEEPEST} levels")
+
+    _walk(read, see)
+
+
+def _check_text(read: Any) -> None:
+    def see(value: Any, _: int) -> None:
+        if isinstance(value, str):
+            if "\0" in value:
+                raise Invalid("a text holds NUL (\\u0000), which no store can keep")
+            if any("\ud800" <= each <= "\udfff" for each in value):
+                raise Invalid("a text holds half of a surrogate pair, which is no character")
+
+    _walk(read, see)

@@ -1,0 +1,131 @@
+"""Direct routes: the few hot ones, closer to the metal in the same app, with the same services behind.
+
+A direct route is an ASGI application in the route table, found by its exact path before any router looks; its body
+is read and checked by the same code and models as everywhere, and its documentation is made from those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from loquent.domain.errors import Invalid
+from loquent.domain.principals import Principal
+from loquent.services.generations import Key
+from loquent.web.body import check_is_json, read_body, read_json, validate
+from loquent.web.errors import Headers
+from loquent.wiring import Services
+
+M = TypeVar("M", bound=BaseModel)
+LONGEST_KEY = 255
+
+
+class Call:
+    """One request on a direct route."""
+
+    __slots__ = ("headers", "raw", "receive", "request_id", "scope", "send", "services")
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scope = scope
+        self.receive = receive
+        self.send = send
+        self.headers: Mapping[bytes, bytes] = scope["loquent.headers"]
+        self.request_id: str = scope["loquent.request_id"]
+        self.services: Services = scope["loquent.services"]
+        self.raw = b""
+
+    def who(self) -> Principal:
+        """Who asks. Raises Unauthenticated."""
+        return self.services.accounts.who(bearer(self.headers.get(b"authorization")), address(self.scope))
+
+    async def body(self, model: type[M]) -> M:
+        """The body as the model wants it. Raises Invalid, TooLarge or Unsupported."""
+        check_is_json(self.headers.get(b"content-type"))
+        self.raw = await read_body(self.receive)
+        return validate(model, read_json(self.raw))
+
+    def key(self) -> Key | None:
+        """The Idempotency-Key, where one came."""
+        return idempotency_key(self.headers.get(b"idempotency-key"), self.scope, self.raw)
+
+    async def reply(self, body: bytes, *, status: int = 200, headers: Headers | None = None) -> None:
+        """Send a whole answer in JSON."""
+        head = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), *(headers or [])]
+        await self.send({"type": "http.response.start", "status": status, "headers": head})
+        await self.send({"type": "http.response.body", "body": body})
+
+
+Handler = Callable[[Call], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Direct:
+    """A direct route: POST of one JSON body."""
+
+    path: str
+    handler: Handler
+    body: type[BaseModel]
+    summary: str
+    tags: tuple[str, ...]
+    answers: Mapping[str, str]  # status -> what it means, for the documentation
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, as ASGI wants it."""
+        await self.handler(Call(scope, receive, send))
+
+    def route(self) -> Route:
+        """Its place in the route table."""
+        return Route(self.path, endpoint=self, methods=["POST"], name=self.handler.__name__, include_in_schema=False)
+
+
+def document(schema: dict[str, Any], routes: list[Direct]) -> dict[str, Any]:
+    """The OpenAPI document with the direct routes in it."""
+    _, definitions = models_json_schema(
+        [(each.body, "validation") for each in routes], ref_template="#/components/schemas/{model}"
+    )
+    schema.setdefault("components", {}).setdefault("schemas", {}).update(definitions.get("$defs", {}))
+    for each in routes:
+        reference = {"$ref": f"#/components/schemas/{each.body.__name__}"}
+        schema["paths"][each.path] = {
+            **schema["paths"].get(each.path, {}),
+            "post": {
+                "tags": list(each.tags),
+                "summary": each.summary,
+                "description": each.handler.__doc__ or "",
+                "operationId": each.handler.__name__,
+                "requestBody": {"required": True, "content": {"application/json": {"schema": reference}}},
+                "responses": {status: {"description": means} for status, means in each.answers.items()},
+            },
+        }
+    return schema
+
+
+def bearer(authorization: bytes | str | None) -> str | None:
+    """The token of an Authorization header; None where there is none. Another scheme is a token that never fits."""
+    if authorization is None:
+        return None
+    text = authorization.decode("latin-1") if isinstance(authorization, bytes) else authorization
+    scheme, _, token = text.partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else text
+
+
+def address(scope: Scope) -> str:
+    """The address that the request came from."""
+    client = scope.get("client")
+    return client[0] if client else ""
+
+
+def idempotency_key(header: bytes | str | None, scope: Scope, body: bytes) -> Key | None:
+    """The key with its route and body. Raises Invalid where it cannot be one."""
+    if header is None:
+        return None
+    text = header.decode("latin-1") if isinstance(header, bytes) else header
+    if not 1 <= len(text) <= LONGEST_KEY or not text.isprintable():
+        raise Invalid(f"an Idempotency-Key has 1 to {LONGEST_KEY} printable characters", field="Idempotency-Key")
+    return Key(f"{scope['method']} {scope['path'].rstrip('/')}", text, body)

@@ -1,0 +1,146 @@
+"""The edge: what every request passes first, whatever it wants. Pure ASGI, so that streams and hang-ups stay true.
+
+A request id; bounds on headers, body and time; host names; direct routes by exact path; one log line and the
+metrics at the end; and, last of all, an answer where something unexpected went wrong.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from loquent.domain import ids
+from loquent.domain.errors import LoquentError, TooLarge
+from loquent.services import metrics
+from loquent.web.body import HungUp, bounded
+from loquent.web.errors import Dress, Headers, Plain, ours, problem
+from loquent.wiring import Services
+
+log = structlog.get_logger("loquent.http")
+REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
+MOST_HEADERS, MOST_HEADER_BYTES = 100, 65_536
+GONE = 499  # the log's word for a client that hung up; never sent
+SECURITY: Headers = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-frame-options", b"DENY"),
+]
+
+
+class Edge:
+    """The outermost application."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        services: Services,
+        direct: Mapping[str, ASGIApp],
+        dresses: Mapping[str, Dress],
+        uploads: frozenset[str],
+    ) -> None:
+        self._app = app
+        self._services = services
+        self._direct = direct
+        self._dresses = tuple(dresses.items())
+        self._uploads = uploads
+        found = services.settings
+        self._hosts = frozenset(found.host_names)
+        self._any_host = "*" in self._hosts
+        self._max_body, self._max_upload, self._body_seconds = found.max_body, found.max_upload, found.body_seconds
+        self._counters: dict[tuple[str, int], Any] = {}
+        self._timers: dict[str, Any] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.perf_counter()
+        headers = scope["loquent.headers"] = dict(scope["headers"])
+        given = headers.get(b"x-request-id", b"")
+        request_id = given.decode() if REQUEST_ID.fullmatch(given) else ids.new("req")
+        scope["loquent.request_id"] = request_id
+        scope["loquent.services"] = self._services
+        path: str = scope["path"]
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        answered, whole = 0, False
+
+        async def sending(message: Message) -> None:
+            nonlocal answered, whole
+            if message["type"] == "http.response.start":
+                answered = message["status"]
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode()), *SECURITY]
+            else:
+                whole = not message.get("more_body", False)
+            await send(message)
+
+        try:
+            self._check(scope, headers)
+            app = self._direct.get(path) if scope["method"] == "POST" else None
+            await (app or self._app)(scope, self._bound(scope, headers, receive), sending)
+        except HungUp:
+            answered = answered or GONE
+        except asyncio.CancelledError:
+            answered = answered or GONE
+            raise
+        except Exception as error:
+            known = ours(error)
+            if not isinstance(error, LoquentError):
+                log.exception("unexpected fault", path=path)
+            if whole:
+                return
+            if answered:
+                raise  # the server cuts the connection: half an answer must not look like a whole one
+            status, extra, body = self.dress(path)(known, request_id)
+            await sending({"type": "http.response.start", "status": status, "headers": extra})
+            await sending({"type": "http.response.body", "body": body})
+        finally:
+            self._note(scope, path, answered, time.perf_counter() - began)
+
+    def dress(self, path: str) -> Dress:
+        """How errors are said on the surface that this path belongs to."""
+        return next((dress for prefix, dress in self._dresses if path.startswith(prefix)), problem)
+
+    def _check(self, scope: Scope, headers: Mapping[bytes, bytes]) -> None:
+        raw = scope["headers"]
+        if len(raw) > MOST_HEADERS or sum(len(name) + len(value) for name, value in raw) > MOST_HEADER_BYTES:
+            raise Plain(431, f"a request takes at most {MOST_HEADERS} headers of {MOST_HEADER_BYTES} bytes in all")
+        if not self._any_host:
+            host = headers.get(b"host", b"").decode("latin-1")
+            name = host.rpartition(":")[0] if re.search(r":\d*$", host) else host
+            if name.lower() not in self._hosts:
+                raise Plain(
+                    421, f"the host {host[:100]!r} is not served here; LOQUENT_ALLOWED_HOSTS names those that are"
+                )
+
+    def _bound(self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive) -> Receive:
+        length = headers.get(b"content-length")
+        if length is None and b"transfer-encoding" not in headers:
+            return receive
+        most = self._max_upload if scope["path"].rstrip("/") in self._uploads else self._max_body
+        if length is not None and (not length.isdigit() or int(length) > most):
+            raise TooLarge(f"the body is over {most} bytes")
+        return bounded(receive, most=most, seconds=self._body_seconds)
+
+    def _note(self, scope: Scope, path: str, status: int, seconds: float) -> None:
+        route = path if path in self._direct else _template(scope)
+        counter = self._counters.get((route, status))
+        if counter is None:
+            counter = self._counters[route, status] = metrics.requests.labels(route, str(status))
+            self._timers.setdefault(route, metrics.request_seconds.labels(route))
+        counter.inc()
+        self._timers[route].observe(seconds)
+        log.info("request", method=scope["method"], path=path, status=status, ms=round(seconds * 1000, 2))
+
+
+def _template(scope: Scope) -> str:
+    """The route as it was declared, so that ids in paths make no new metric each."""
+    context = scope.get("fastapi_effective_route_context") or scope.get("route")
+    return getattr(context, "path", None) or "none"

@@ -1,0 +1,1 @@
+"""One suite for each seam, and every backend of it from its table."""
