@@ -1,7 +1,7 @@
 # Every command of the project; `make` alone lists them. Each sets up what it needs and skips what already stands.
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check bench docs lock model chromium format clean
+.PHONY: help serve test setup-test check bench docs format model chromium lock clean
 
 # The first Python on the path that is new enough; say PYTHON=… for another one.
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -18,16 +18,18 @@ DATA := $(or $(call said,LOQUENT_DATA_DIR),data)
 MODELS := $(or $(call said,LOQUENT_MODELS_DIR),$(DATA)/models)
 
 help:  ## List the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 serve: model  ## Set up what is missing, then serve (HOST, PORT and LOQUENT_DATA_DIR are honoured)
 	@exec $(RUN)/loquent serve
 
-test: model $(VENV)/.dev .venv-ministack/.ready chromium  ## Set up what is missing, then run every test and measure coverage (ARGS="-k jobs" runs some)
+test: setup-test  ## Set up what is missing, then run every test and measure coverage (ARGS="-k jobs" runs some)
 	@echo "==> Running the tests"
 	@rm -f .coverage .coverage.*
 	@LOQUENT_MODELS_DIR="$(abspath $(MODELS))" $(RUN)/python -m pytest $(PYTEST) $(if $(ARGS),$(ARGS),$(COVERED))
 	@$(if $(ARGS),true,$(RUN)/coverage report --include='src/loquent/domain/*,src/loquent/services/*' --fail-under=95)
+
+setup-test: model $(VENV)/.dev .venv-ministack/.ready chromium  ## Set up all that the tests need, without running them
 
 check: $(VENV)/.dev  ## Check lint, form, types, floors and that the generated pages are fresh
 	$(RUN)/ruff check

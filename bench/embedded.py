@@ -69,9 +69,9 @@ def _ask(server: Server, bodies: Path) -> Result:
 
 
 def _bodies(folder: Path, number: int) -> Path:
-    """Prompts that no cache has seen, the same for both."""
+    """Prompts that no cache has seen, the same for both; round 0 is the warm-up, with short answers."""
     path = folder / f"bodies-{number}.json"
-    asked = {"model": "bench", "max_tokens": TOKENS, "temperature": 0, "stream": True}
+    asked = {"model": "bench", "max_tokens": TOKENS if number else 8, "temperature": 0, "stream": True}
     asked |= {"stream_options": {"include_usage": True}}
     contents = [f"Question {number}{at}. {text}" for at, text in enumerate(ASKED)]
     path.write_text(json.dumps([asked | {"messages": [{"role": "user", "content": text}]} for text in contents]))

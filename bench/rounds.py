@@ -32,12 +32,10 @@ def load(server: Server, form: str, *, cores: list[int] | None = None, **options
     )
     after, memory = server.weigh()
     told: Result = json.loads(ran.stdout)
-    others = (busy() - worked - (after - before)) / (time.monotonic() - began)
-    return told | {
-        "cpu_seconds": round(after - before, 3),
-        "resident_mb": round(memory, 1),
-        "others": round(others, 3),  # the part of the servers' core that went to somebody else
-    }
+    told |= {"cpu_seconds": round(after - before, 3), "resident_mb": round(memory, 1)}
+    if cores is None:  # the part of the servers' core that went to somebody else
+        told["others"] = round((busy() - worked - (after - before)) / (time.monotonic() - began), 3)
+    return told
 
 
 class Rig:

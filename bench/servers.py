@@ -101,8 +101,8 @@ def start(
         began = time.perf_counter()
         process = subprocess.Popen(
             command,
-            cwd=ROOT,
-            env=inherited | dict(environment or {}),
+            cwd=folder,  # where no .env of ours is read
+            env=inherited | {"PYTHONPATH": str(ROOT)} | dict(environment or {}),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -195,45 +195,70 @@ def _written(setting: Field[Any]) -> str:
 
 SURFACES = {
     "loquent.web.api": "Our own API",
-    "loquent.web.compat": "APIs of others",
+    "loquent.web.compat": "APIs of others, spoken exactly",
     "loquent.web.pages": "Pages",
     "": "The server itself",
 }
+NAMED = {"openapi": "The API's own document (OpenAPI)"}  # routes that the framework makes
+ROUTES = f"""\
+Every method and path that the server answers. *Known* callers are users, and anonymous callers where those are allowed
+(`LOQUENT_ANONYMOUS`); what a path then shows is theirs alone. `[/]`: with and without the slash. {MADE}"""
 
 
 def routes() -> str:
     """docs/routes.md: every method and path, who may call it, and what it does."""
     from fastapi.routing import iter_route_contexts
 
-    rows: dict[str, list[str]] = {title: [] for title in SURFACES.values()}
-    for route in iter_route_contexts(_application().routes):
-        title = next(title for module, title in SURFACES.items() if _module(route).startswith(module))
+    from loquent.web.app import make_routes
+    from loquent.web.direct import Direct
+
+    listed: dict[str, dict[tuple[str, str], str]] = {title: {} for title in SURFACES.values()}
+    found = list(iter_route_contexts(make_routes(None).routes))
+    spelled = {route.path for route in found}
+    for route in sorted(found, key=lambda route: str(route.path).rstrip("/")):
+        title = next(title for module, title in SURFACES.items() if _module(route.endpoint).startswith(module))
         methods = " ".join(sorted((route.methods or {"GET"}) - {"HEAD"}))
-        rows[title].append(f"| {methods} | `{route.path}` | {_who(route)} | {_cell(_what(route))} |")
+        path = str(route.path)
+        bare = path.rstrip("/") or "/"
+        twice = isinstance(route.endpoint, Direct) or {bare, f"{bare}/"} <= spelled
+        shown = f"{bare}[/]" if twice else path
+        row = f"| {methods} | `{shown}` | {_who(route)} | {_cell(_what(route))} |"
+        if _summary(route) or (shown, methods) not in listed[title]:
+            listed[title][shown, methods] = row
     head = "| method | path | who may call | what it does |\n| --- | --- | --- | --- |\n"
-    parts = ["# The routes", f"Every path that the server answers. {MADE}"]
-    parts += [f"## {title}\n\n{head}" + "\n".join(lines) for title, lines in rows.items() if lines]
+    parts = ["# The routes", ROUTES]
+    parts += [f"## {title}\n\n{head}" + "\n".join(rows.values()) for title, rows in listed.items() if rows]
     return "\n\n".join(parts) + "\n"
 
 
-def _application() -> Any:
-    from loquent.web.app import create_app
-
-    return create_app()
-
-
-def _module(route: Any) -> str:
-    return getattr(route.endpoint, "__module__", "") if route.endpoint else ""
+def _module(endpoint: Any) -> str:
+    """Where an endpoint is written; a direct route's is where its handler is."""
+    return getattr(getattr(endpoint, "handler", endpoint), "__module__", None) or ""
 
 
 def _who(route: Any) -> str:
-    """Who may call, from what the route depends on."""
-    return ""
+    """Who may call, from what the route is given; the direct ones ask for themselves, every one."""
+    from loquent.web import deps
+    from loquent.web.direct import Direct
+
+    asks = isinstance(route.endpoint, Direct) or deps._who in _given(getattr(route, "dependant", None))
+    return "known" if asks else "anybody"
+
+
+def _given(dependant: Any) -> Iterator[Any]:
+    """All that a route depends on, however deep."""
+    for each in dependant.dependencies if dependant else ():
+        yield each.call
+        yield from _given(each)
 
 
 def _what(route: Any) -> str:
     """The summary, or the first line that the handler says of itself."""
-    return route.summary or (getdoc(route.endpoint) or route.name or "").partition("\n")[0]
+    return _summary(route) or (getdoc(route.endpoint) or NAMED.get(route.name, route.name)).partition("\n")[0]
+
+
+def _summary(route: Any) -> str:
+    return getattr(route, "summary", None) or getattr(route.endpoint, "summary", None) or ""
 
 
 def main(arguments: list[str]) -> int:

@@ -79,6 +79,11 @@ class Services:
         if works:
             await self.worker.open(alone=alone)
 
+    async def drain(self, seconds: float) -> None:
+        """Take no more jobs, hand back those that run, and let the rest end within that many seconds."""
+        await self.worker.close()
+        await self.runner.drain(seconds)
+
     async def close(self) -> None:
         """Take no more work, end what runs, write what there is, let go."""
         await self.worker.close()

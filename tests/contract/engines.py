@@ -69,8 +69,9 @@ import os, sys, xllamacpp
 wanted = xllamacpp.CommonParams()
 wanted.model.path, wanted.hostnames, wanted.port, wanted.api_keys = sys.argv[1], ["127.0.0.1"], 0, [sys.argv[2]]
 wanted.n_parallel, wanted.n_ctx = int(sys.argv[3]), int(sys.argv[3]) * int(sys.argv[4])
-wanted.cpuparams.n_threads = wanted.cpuparams_batch.n_threads = 2
-print(xllamacpp.Server(wanted).listening_address, flush=True)
+wanted.cpuparams.n_threads = wanted.cpuparams_batch.n_threads = 1
+server = xllamacpp.Server(wanted)  # it ends when nobody holds it
+print(server.listening_address, flush=True)
 sys.stdin.read()
 os._exit(0)
 """

@@ -8,7 +8,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +46,9 @@ class Place:
 def started_emulator(folder: Path) -> Iterator[str]:
     """DynamoDB's stand-in on a free port; its address."""
     if not MINISTACK.exists():
-        pytest.fail(f"{MINISTACK} is not there: `make setup-test` installs the DynamoDB emulator")
+        pytest.fail(
+            f"{MINISTACK} is not there: `make .venv-ministack/.ready` (or `make test`) installs the DynamoDB emulator"
+        )
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -94,5 +96,3 @@ BACKENDS = (
     Backend("sqlite", lambda request, folder: f"sqlite:///{folder}/loquent.db"),
     Backend("dynamodb", _emulated),
 )
-
-Emulator = Callable[[Path], AbstractContextManager[str]]

@@ -35,7 +35,11 @@ _STEM = 6  # letters of a word that count: a rough stem in most languages
 _FENCE = re.compile(r"^[ \t]*(?:```|~~~)", re.M)
 _LEADERS = re.compile(r"\.{4,}|(?:\. ){3}|…{2}|_{4,}")
 _LISTED = re.compile(r"[-*+•‣▪●◦·>]\s|\(?\d{1,3}[.)]\s|\(?[A-Za-z][.)]\s|\[\d+\]")
-_NOTICE = re.compile(r"copyright|©|all rights reserved|\(c\) \d{4}|isbn|doi:", re.I)
+_NOTICE = re.compile(
+    r"copyright|©|all rights reserved|\(c\) \d{4}|isbn|doi:|permission is granted|licen[cs]ed under|"
+    r"the terms of the gnu|without warrant",
+    re.I,
+)
 _POINTER = re.compile(r"https?://|www\.|\b(?:see|refer to) (?:also|section|chapter|figure|table|above|below)\b", re.I)
 _DIGITS = re.compile(r"\d+")
 _REFERENCES = re.compile(

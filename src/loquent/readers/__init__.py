@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from loquent.ports.reader import Reader
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # the child imports this package too, and starts sooner without
+    from loquent.ports.reader import Reader
 
 MEBIBYTE = 1 << 20
 

@@ -78,7 +78,7 @@ class _Words:
         self._depth = self._silent = 0
         self._in_text = self._is_item = False
 
-    def open(self, name: str, _: object) -> None:
+    def open(self, name: str, attributes: dict[str, str]) -> None:
         self._depth += 1
         if self._depth > DEPTH:
             raise Invalid("the Word document is nested too deeply to be real", field="file")
@@ -89,6 +89,8 @@ class _Words:
             start(self)
         elif local in _MARKS and "wordprocessingml" in space and self._paragraphs:
             self._paragraphs[-1].append(_MARKS[local])
+        elif local == "pStyle" and attributes.get(f"{space} val", "").startswith("List"):
+            self._mark_item()
 
     def close(self, name: str) -> None:
         self._depth -= 1

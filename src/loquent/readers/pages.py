@@ -9,11 +9,15 @@ from collections.abc import Iterator
 EDGE = 2  # lines at the top and at the bottom of a page where a running head may stand
 OFTEN = 0.4  # of the pages that a running head stands on, and at least three; left and right pages may differ
 
-_DIGITS = re.compile(r"\d+")
+_NUMBERED = re.compile(r"^\W*\d+\W*|\W*\d+\W*$")
 _NUMBER = re.compile(
     r"(?:page|seite|p\.)?\s*[-–—\[(]?\s*(?:\d{1,4}|[ivxlc]{1,6})\s*[-–—\])]?(?:\s*(?:of|von|/|de)\s*\d+)?", re.I
 )
-_MARKER = re.compile(r"(?:[-*+•‣▪●◦·–—o]|\(?(?:\d{1,3}|[A-Za-z])[.)]|\d+(?:\.\d+)+\.?)\s")
+_MARKER = re.compile(r"(?:[-*+•‣▪●◦·–—o]|\(?(?:\d{1,3}|[A-Za-z])[.)])\s")
+_SECTION = re.compile(
+    r"(?:\d{1,2}(?:\.\d{1,2}){0,4}\.?|[A-Z](?:\.\d{1,2})+|chapter \d+|appendix [A-Z])\s+[^\W\d_a-z]", re.I
+)
+_LEADERS = re.compile(r"(?:\. ?){4,}\d*$")
 _WORD = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*")
 _FINAL = tuple('.!?:;…。！？؟।”"’)')
 
@@ -27,17 +31,22 @@ def paragraphs(pages: list[str]) -> str:
 
 
 def _without_heads(pages: list[list[str]]) -> Iterator[list[str]]:
-    """The pages without the lines at their edges that stand on many of them, and without bare page numbers."""
+    """The pages without the lines at their edges that stand on many of them, but for the first time (it may be the
+    title), and without bare page numbers."""
     trimmed = [_trimmed(page) for page in pages]
     seen = Counter(look for page in trimmed for look in {_look(line) for line in page[:EDGE] + page[-EDGE:]})
     least = max(3, OFTEN * len(pages))
+    passed: set[str] = set()
     for page in trimmed:
-        last = len(page) - EDGE
-        yield [
-            line
-            for place, line in enumerate(page)
-            if EDGE <= place < last or not (_NUMBER.fullmatch(line) or seen[_look(line)] >= least)
-        ]
+        kept = []
+        for place, line in enumerate(page):
+            is_edge = not EDGE <= place < len(page) - EDGE
+            is_head = is_edge and seen[_look(line)] >= least and _look(line) in passed
+            if not is_head and not (is_edge and _NUMBER.fullmatch(line)):
+                kept.append(line)
+            if is_edge:
+                passed.add(_look(line))
+        yield kept
 
 
 def _trimmed(page: list[str]) -> list[str]:
@@ -47,7 +56,8 @@ def _trimmed(page: list[str]) -> list[str]:
 
 
 def _look(line: str) -> str:
-    return _DIGITS.sub("0", line.lower())
+    """A line as a running head looks on every page: without the page's number before or after it."""
+    return _NUMBERED.sub("", line.lower())
 
 
 def _joined(lines: list[str | None], known: Counter[str]) -> Iterator[str]:
@@ -75,9 +85,13 @@ def _joined(lines: list[str | None], known: Counter[str]) -> Iterator[str]:
 
 def _between(before: str, line: str, width: int) -> str:
     """Whether the next line goes on with the paragraph, is a line of its own, or begins a paragraph."""
-    if _MARKER.match(line):
+    if _LEADERS.search(before) or _LEADERS.search(line):
         return "\n"
     is_short = len(before) < 0.75 * width
+    if is_short and _SECTION.match(line):
+        return "\n\n"
+    if _MARKER.match(line):
+        return "\n"
     if is_short and before.endswith(_FINAL):
         return "\n\n"
     if len(before) < 0.6 * width and not line[0].islower() and not before.endswith((",", "-", "–")):

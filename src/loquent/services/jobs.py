@@ -31,7 +31,7 @@ from loquent.ports.store import Position, Remove, Replace, Store
 from loquent.services import metrics
 from loquent.services.live import INTERRUPTED, Live
 from loquent.services.models import Models
-from loquent.services.runner import INTERRUPTION, Runner
+from loquent.services.runner import Runner, interruption
 
 log = structlog.get_logger("loquent.jobs")
 SWEEP = 200  # records that one look for what is out of date handles
@@ -132,7 +132,7 @@ class Worker:
         elif generation.cancel_requested:
             await self._settle(generation, content, CANCELLED, finish_reason="cancelled")
         elif generation.mode == FOREGROUND:
-            await self._settle(generation, content, FAILED, error=INTERRUPTION, finish_reason=INTERRUPTED)
+            await self._settle(generation, content, FAILED, error=interruption(), finish_reason=INTERRUPTED)
         elif generation.attempts > self._runner.pace.max_attempts:
             tries = self._runner.pace.max_attempts
             last = f": {generation.error_message}" if generation.error_message else ""

@@ -43,7 +43,6 @@ log = structlog.get_logger("loquent.runner")
 Recipe = Callable[[Live], AsyncIterator[Chunk]]
 """What to ask of the engine for one kind of generation; runs inside the runner, one piece after the other."""
 
-INTERRUPTION = Unavailable("the server stopped before the answer was whole")
 WRITE_TRIES, WRITE_PAUSE = 6, 0.25  # a store that is away for some seconds does not lose a finished answer
 
 
@@ -71,10 +70,19 @@ class Runner:
         """Begin to keep what runs on the record."""
         self._keeper = asyncio.create_task(self._keep(), name="keeper")
 
-    async def close(self, why: str = lives.INTERRUPTED) -> None:
-        """Stop what runs: jobs are handed back, the rest ends as interrupted. Returns when all is written."""
-        for live in list(self.lives.values()):
-            live.stop(lives.RELEASED if live.is_job else why)
+    async def drain(self, seconds: float) -> None:
+        """Hand back the jobs, and wait so long for the rest to end by itself."""
+        deadline = later(now(), seconds)
+        for live in self.lives.values():
+            if live.is_job:
+                live.stop(lives.RELEASED)
+        while (running := list(self.lives.values())) and now() < deadline:
+            await running[0].wait(min(0.5, seconds))
+
+    async def close(self) -> None:
+        """Stop what still runs: jobs are handed back, the rest ends as interrupted. Returns when all is written."""
+        for live in self.lives.values():
+            live.stop(lives.RELEASED if live.is_job else lives.INTERRUPTED)
         while running := list(self.lives.values()):
             await running[0].wait(0.1)
         await asyncio.gather(*self._concluding, return_exceptions=True)
@@ -123,6 +131,8 @@ class Runner:
             raise unexpected from error
         finally:
             await self._shielded(self._end(live, chunks, outcome))
+        if outcome is None and live.stopped == lives.INTERRUPTED:
+            raise interruption()
 
     async def collect(self, live: Live) -> Live:
         """Run it to its end."""
@@ -309,10 +319,15 @@ class Runner:
             live.saving = None
 
 
+def interruption() -> Unavailable:
+    """The process that made an answer stopped before it was whole."""
+    return Unavailable("the server stopped before the answer was whole", retry_after=5)
+
+
 def _cut_short(live: Live) -> Outcome:
     """It was stopped, or its caller has gone: what there is is kept."""
     if live.stopped == lives.INTERRUPTED:
-        return live.outcome(FAILED, error=INTERRUPTION, finish_reason=lives.INTERRUPTED)
+        return live.outcome(FAILED, error=interruption(), finish_reason=lives.INTERRUPTED)
     return live.outcome(CANCELLED, finish_reason=lives.CANCELLED)
 
 

@@ -51,7 +51,8 @@ class Lane:
             self._hand_over(loop)
         with self._lock:
             thread, self._thread = self._thread, None
-            self._waiting.put(None)
+            if thread is not None:
+                self._waiting.put(None)
         if thread is not None:
             await asyncio.to_thread(thread.join)
 

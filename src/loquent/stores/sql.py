@@ -171,4 +171,5 @@ class Sql:
         made = list(row)
         for name, amount in by.items():
             made[rows.place[name]] += amount
-        return Call(self._statements.bump(rows, tuple(by)).sql, [*made, *by.values()])
+        counters = tuple(sorted(by, key=rows.place.__getitem__))
+        return Call(self._statements.bump(rows, counters).sql, [*made, *(by[name] for name in counters)])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 from sqlalchemy import Dialect, bindparam, delete, func, literal_column, select, tuple_, update
@@ -40,18 +39,18 @@ class Statements:
 
     def add(self, rows: Rows[Any]) -> Statement:
         """Insert one record; values: the fields in order."""
-        return self._once((rows, "add"), partial(insert, TABLES[rows.kind]))
+        return self._once((rows, "add"), lambda: insert(TABLES[rows.kind]), rows.names)
 
     def replace(self, rows: Rows[Any], changed: Sequence[int]) -> Statement:
         """Set the fields at these places; values: those, then the id and the version as read."""
 
         def build() -> Executable:
             table = TABLES[rows.kind]
-            names = [rows.names[place] for place in changed]
             same = (table.c.id == bindparam("old_id"), table.c.version == bindparam("old_version"))
             return update(table).where(*same).values({name: bindparam(name) for name in names})
 
-        return self._once((rows, "replace", changed), build)
+        names = tuple(rows.names[place] for place in changed)
+        return self._once((rows, "replace", changed), build, (*names, "old_id", "old_version"))
 
     def remove(self, rows: Rows[Any]) -> Statement:
         """Delete one record; values: its id and, where it is versioned, its version."""
@@ -63,10 +62,11 @@ class Statements:
                 same.append(table.c.version == bindparam("old_version"))
             return delete(table).where(*same)
 
-        return self._once((rows, "remove"), build)
+        names = ("old_id",) if rows.version_at is None else ("old_id", "old_version")
+        return self._once((rows, "remove"), build, names)
 
     def bump(self, rows: Rows[Any], counters: tuple[str, ...]) -> Statement:
-        """Insert a record or raise its counters; values: the fields in order, then the amounts."""
+        """Insert a record or raise its counters, given in the fields' order; values: the fields, then the amounts."""
 
         def build() -> Executable:
             table = TABLES[rows.kind]
@@ -78,7 +78,8 @@ class Statements:
             )
             return made
 
-        return self._once((rows, "bump", counters), build)
+        amounts = tuple(f"by_{name}" for name in counters)
+        return self._once((rows, "bump", counters), build, (*rows.names, *amounts))
 
     def get(self, rows: Rows[Any], n: int) -> Statement:
         """Select by n ids."""
@@ -98,7 +99,7 @@ class Statements:
             table = TABLES[rows.kind]
             return select(table).where(*(table.c[name] == bindparam(name) for name in rows.spec.unique[key]))
 
-        return self._once((rows, "find", key), build)
+        return self._once((rows, "find", key), build, rows.spec.unique[key])
 
     def page(self, rows: Rows[Any], order: str, *, upward: bool, after: bool, until: bool) -> Statement:
         """Select a page in one direction; values by name: within, until, after, after_id, limit."""
@@ -109,7 +110,10 @@ class Statements:
             by = [table.c[name] for name in dict.fromkeys((declared.by, "id"))]
             if after:
                 names = ("after", "after_id")[-len(by) :]
-                here, there = tuple_(*by), tuple_(*(bindparam(name, type_=each.type) for name, each in zip(names, by, strict=True)))
+                here, there = (
+                    tuple_(*by),
+                    tuple_(*(bindparam(name, type_=each.type) for name, each in zip(names, by, strict=True))),
+                )
                 where.append(here > there if upward else here < there)
             sort = by if upward else [column.desc() for column in by]
             return select(table).where(*where).order_by(*sort).limit(bindparam("limit"))
@@ -151,11 +155,14 @@ class Statements:
             where.append(table.c[order.by] <= bindparam("until"))
         return where
 
-    def _once(self, key: Any, build: Callable[[], Executable]) -> Statement:
+    def _once(self, key: Any, build: Callable[[], Executable], names: tuple[str, ...] | None = None) -> Statement:
+        """The statement that was kept, or built now; ``names``: the order of values that callers rely on."""
         made = self._kept.get(key)
         if made is None:
             compiled: Any = build().compile(dialect=self._dialect)  # type: ignore[attr-defined]  # Executable is untyped here
             made = self._kept[key] = Statement(str(compiled), tuple(compiled.positiontup), compiled.params)
+            if names is not None and made.names != names:
+                raise TypeError(f"values of {made.sql!r} are not {names}")
         return made
 
 

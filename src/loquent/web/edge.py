@@ -16,7 +16,7 @@ import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from loquent.domain import ids
-from loquent.domain.errors import LoquentError, TooLarge
+from loquent.domain.errors import LoquentError, TooLarge, Unavailable
 from loquent.services import metrics
 from loquent.web.body import HungUp, bounded
 from loquent.web.errors import Dress, Headers, Plain, ours, problem
@@ -45,7 +45,8 @@ class Edge:
         uploads: frozenset[str],
     ) -> None:
         self._app = app
-        self._services = services
+        self.services = services
+        self.is_stopping = False
         self._direct = direct
         self._dresses = tuple(dresses.items())
         self._uploads = uploads
@@ -66,7 +67,7 @@ class Edge:
         given = headers.get(b"x-request-id", b"")
         request_id = given.decode() if REQUEST_ID.fullmatch(given) else ids.new("req")
         scope["loquent.request_id"] = request_id
-        scope["loquent.services"] = self._services
+        scope["loquent.services"] = self.services
         path: str = scope["path"]
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
@@ -109,6 +110,8 @@ class Edge:
         return next((dress for prefix, dress in self._dresses if path.startswith(prefix)), problem)
 
     def _check(self, scope: Scope, headers: Mapping[bytes, bytes]) -> None:
+        if self.is_stopping and scope["method"] != "GET":
+            raise Unavailable("the server is stopping", retry_after=5)
         raw = scope["headers"]
         if len(raw) > MOST_HEADERS or sum(len(name) + len(value) for name, value in raw) > MOST_HEADER_BYTES:
             raise Plain(431, f"a request takes at most {MOST_HEADERS} headers of {MOST_HEADER_BYTES} bytes in all")

@@ -1,0 +1,56 @@
+"""The command line: one file per noun. What a command needs is imported when it runs, so that help is quick."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from loquent import __version__
+from loquent.cli import serve
+from loquent.domain.errors import LoquentError, Misconfigured
+
+
+class Commands(TyperGroup):
+    """The commands, with one way to fail: a line on stderr for what we raise on purpose, and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command. 1: it failed; 2: a setting or an argument cannot be used; 130: stopped by Ctrl-C."""
+        try:
+            return super().invoke(ctx)
+        except LoquentError as error:
+            typer.echo(f"loquent: {error.message}", err=True)
+            raise typer.Exit(2 if isinstance(error, Misconfigured) else 1) from None
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+
+
+app = typer.Typer(
+    name="loquent",
+    cls=Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,  # a plain traceback: the pretty one shows local variables, which hold secrets
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"loquent {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def loquent(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which version this is, and leave.")
+    ] = False,
+) -> None:
+    """Loquent: the self-hosted backend for AI features.
+
+    Settings come from the environment and from a .env file in this folder.
+    """
+
+
+app.command()(serve.serve)

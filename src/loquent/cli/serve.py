@@ -1,0 +1,171 @@
+"""``loquent serve``: the server, until it is told to stop; then streams end with an event, jobs are handed back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from loquent.domain.errors import Misconfigured
+
+if TYPE_CHECKING:
+    from loquent.settings import Settings
+    from loquent.web.edge import Edge
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+HEADER_SECONDS = 10  # in which a connection must have sent its headers
+
+
+def serve(
+    host: Annotated[str | None, typer.Option(help="The address to listen on (HOST).", show_default="127.0.0.1")] = None,
+    port: Annotated[int | None, typer.Option(help="The port to listen on (PORT).", show_default="8000")] = None,
+) -> None:
+    """Serve the API, the page and the jobs. Everything else is set by the environment: see docs/settings.md."""
+    import os
+
+    environ = dict(os.environ)
+    if host is not None:
+        environ["LOQUENT_HOST"] = host
+    if port is not None:
+        environ["LOQUENT_PORT"] = str(port)
+    from loquent.web.app import create_app
+    from loquent.web.observe import configure_logs
+    from loquent.wiring import build, load_settings
+
+    settings = load_settings(environ)
+    configure_logs(settings)
+    check_port(settings.host, settings.port)
+    services = build(settings)
+    run(_serve(create_app(services), settings))
+
+
+def run(work: Coroutine[Any, Any, None]) -> None:
+    """Run it on the quickest loop there is here."""
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(work)
+        return
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(work)
+
+
+def check_port(host: str, port: int) -> None:
+    """Raise Misconfigured where nobody can listen there: two servers on one port would share it unseen."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host.strip("[]"), port))
+        except OSError as error:
+            why = error.strerror or str(error)
+            raise Misconfigured(f"cannot listen on {host} port {port}: {why}; see HOST and PORT") from None
+
+
+def until_told(loop: asyncio.AbstractEventLoop) -> asyncio.Event:
+    """An event that is set by the first signal to stop; a second one stops without waiting."""
+    told = asyncio.Event()
+
+    def tell() -> None:
+        told.set()
+        for each in SIGNALS:
+            loop.remove_signal_handler(each)
+            signal.signal(each, signal.SIG_DFL)
+
+    for each in SIGNALS:
+        loop.add_signal_handler(each, tell)
+    return told
+
+
+async def _serve(app: Edge, settings: Settings) -> None:
+    import structlog
+
+    log = structlog.get_logger("loquent.serve")
+    told = until_told(asyncio.get_running_loop())
+    services = app.services
+    await services.open()
+    try:
+        server, stop = SERVERS[settings.server](app, settings)
+        serving = asyncio.create_task(server)
+        shown = f"[{settings.host}]" if ":" in settings.host else settings.host
+        log.info(
+            "serving",
+            url=f"http://{shown}:{settings.port}/",
+            data=str(settings.data_dir),
+            models=list(services.models.offers),
+            anonymous=settings.takes_anonymous,
+        )
+        waiting = asyncio.create_task(told.wait())
+        await asyncio.wait((serving, waiting), return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        if serving.done():
+            serving.result()  # it ended by itself: say why
+            return
+        log.info("stopping", running=len(services.runner.lives), seconds=settings.stop_seconds)
+        app.is_stopping = True
+        await services.drain(settings.stop_seconds)
+        stop()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(5):
+                await serving
+    finally:
+        await services.close()
+        log.info("stopped")
+
+
+def _granian(app: Edge, settings: Settings) -> tuple[Coroutine[Any, Any, None], Callable[[], None]]:
+    from granian.constants import Interfaces
+    from granian.http import HTTP1Settings
+    from granian.server.embed import Server
+
+    server = Server(
+        app,
+        address=settings.host.strip("[]"),
+        port=settings.port,
+        interface=Interfaces.ASGINL,
+        websockets=False,
+        backlog=1024,
+        backpressure=10_000,
+        http1_settings=HTTP1Settings(header_read_timeout=HEADER_SECONDS * 1000, pipeline_flush=False),
+        log_enabled=False,
+    )
+    return server.serve(), server.stop
+
+
+def _uvicorn(app: Edge, settings: Settings) -> tuple[Coroutine[Any, Any, None], Callable[[], None]]:
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        """uvicorn's own, with the signals left to us."""
+
+        def capture_signals(self) -> contextlib.AbstractContextManager[None]:  # type: ignore[override]
+            return contextlib.nullcontext()
+
+    config = uvicorn.Config(
+        app,
+        host=settings.host.strip("[]"),
+        port=settings.port,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        ws="none",
+        backlog=2048,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=3,
+    )
+    server = Server(config)
+
+    def stop() -> None:
+        server.should_exit = True
+
+    return server.serve(), stop
+
+
+SERVERS = {"granian": _granian, "uvicorn": _uvicorn}

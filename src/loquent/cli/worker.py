@@ -1,0 +1,22 @@
+"""``loquent worker``: a process that runs jobs and serves nothing, on the same store as the server."""
+
+from __future__ import annotations
+
+import asyncio
+
+from loquent.cli.serve import run, until_told
+
+
+def worker() -> None:
+    """Run jobs. Several workers may share one store; one that dies is taken over when its lease runs out."""
+    from loquent.web.observe import configure_logs
+    from loquent.wiring import load_settings
+    from loquent.worker import work
+
+    settings = load_settings()
+    configure_logs(settings)
+
+    async def until_stopped() -> None:
+        await work(settings, until_told(asyncio.get_running_loop()))
+
+    run(until_stopped())

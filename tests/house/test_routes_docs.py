@@ -1,0 +1,52 @@
+"""The page of routes says the truth about who may call: each route is called by somebody unknown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from loquent.settings import read
+from loquent.web.app import create_app
+from loquent.wiring import build
+
+pytestmark = pytest.mark.anyio
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "routes.md").read_text()
+ROWS = re.findall(r"^\| ([A-Z ]+) \| `([^`]+)` \| (known|anybody) \|", PAGE, re.MULTILINE)
+
+
+@pytest.fixture
+async def stranger(tmp_path: Path) -> AsyncIterator[httpx2.AsyncClient]:
+    """Somebody without an account, where that is not allowed."""
+    rows = tmp_path / "models.toml"
+    rows.write_text('[[model]]\nname = "echo"\nengine = "echo"\nid = "echo"\n')
+    given = {"DATA_DIR": str(tmp_path), "STORE": "memory:", "ANONYMOUS": "off", "MODELS": str(rows)}
+    services = build(read({f"LOQUENT_{name}": value for name, value in given.items()}))
+    await services.open(works=False)
+    transport = httpx2.ASGITransport(app=create_app(services), client=("127.0.0.1", 1))
+    try:
+        async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            yield client
+    finally:
+        await services.close()
+
+
+async def test_known_callers_are_wanted_exactly_where_the_page_says(stranger: httpx2.AsyncClient) -> None:
+    assert {who for _, _, who in ROWS} == {"known", "anybody"}
+    wrong = []
+    for methods, path, who in ROWS:
+        bare = re.sub(r"\{[^}]*\}", "x", path.removesuffix("[/]"))
+        for spelled in (bare, f"{bare}/") if path.endswith("[/]") else (bare,):
+            for method in methods.split():
+                answer = await stranger.request(method, spelled)
+                if (answer.status_code == 401) != (who == "known"):
+                    wrong.append(f"{method} {spelled}: {who}, answers {answer.status_code}")
+    assert wrong == []
+
+
+async def test_a_path_that_is_not_on_the_page_is_not_found(stranger: httpx2.AsyncClient) -> None:
+    assert (await stranger.get("/api/v1/nothing-here")).status_code == 404
