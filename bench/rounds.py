@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.rows import Row, Spent
-from bench.servers import LOAD_CORE, ROOT, Server, busy, free_port, pin, python, start
+from bench.servers import LOAD_CORE, ROOT, SERVER_CORE, Server, busy, free_port, pin, python, start
 from bench.upstream import COMPLETION_TOKENS, PROMPT_TOKENS
 
 Result = dict[str, Any]
@@ -64,6 +64,7 @@ class Rig:
         """Closed-loop requests at each number of clients."""
         for count in clients:
             for number in range(1, rounds + 1):
+                self._disk(number)
                 for row in self.rows:
                     told = load(self.servers[row.name], "requests", clients=count, seconds=seconds)
                     told["cpu_ms"] = round(told["cpu_seconds"] * 1000 / max(told["ok"], 1), 4)
@@ -102,6 +103,11 @@ class Rig:
         """End every server."""
         for server in (*self.servers.values(), self.upstream):
             server.stop()
+
+    def _disk(self, number: int) -> None:
+        command = python("bench.disk", self.folder)
+        ran = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, preexec_fn=lambda: pin(SERVER_CORE), check=True)
+        self.results.append({"part": "disk", "row": "disk", "round": number} | json.loads(ran.stdout))
 
     def _start(self, row: Row, starts: int) -> None:
         times = []

@@ -50,6 +50,8 @@ SAID = {
     "pyproject.toml": "The package: dependencies, floors, and how the tools are set",
     "requirements/*.in": "What the lock of the same name is resolved from",
     "requirements/*.lock": "Exact versions and hashes, written by `make lock`",
+    "*.svg": "A picture",
+    "*/migrations/script.py.mako": "What a new migration begins as",
     "*/py.typed": "Says that the package carries types",
     "*/static/vendor/*": "Somebody else's file, served unchanged",
 }
@@ -105,7 +107,9 @@ def _first_line(name: str) -> str:
     if name.endswith(".py"):
         said = (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0]
     else:
-        said = next((_bare(line) for line in text.splitlines() if not line.startswith("#!") and _bare(line)), "")
+        first = next((line for line in text.splitlines() if line.strip() and not line.startswith("#!")), "")
+        title = re.search(r"{% block title %}(.+?){% endblock %}", text)
+        said = _bare(first) or (f"The page “{title[1]}”" if title else "A template" * name.endswith(".html"))
     if not said:
         raise SystemExit(f"{name} does not say what it is: begin it with a docstring, a heading or a comment.")
     return said

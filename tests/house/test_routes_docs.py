@@ -15,16 +15,20 @@ from loquent.wiring import build
 
 pytestmark = pytest.mark.anyio
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "routes.md").read_text()
-ROWS = re.findall(r"^\| ([A-Z ]+) \| `([^`]+)` \| (known|anybody) \|", PAGE, re.MULTILINE)
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "routes.md"
+
+
+def rows() -> list[tuple[str, str, str]]:
+    """Methods, path and who may call, as the page has them."""
+    return re.findall(r"^\| ([A-Z ]+) \| `([^`]+)` \| (known|anybody) \|", PAGE.read_text(), re.MULTILINE)
 
 
 @pytest.fixture
 async def stranger(tmp_path: Path) -> AsyncIterator[httpx2.AsyncClient]:
     """Somebody without an account, where that is not allowed."""
-    rows = tmp_path / "models.toml"
-    rows.write_text('[[model]]\nname = "echo"\nengine = "echo"\nid = "echo"\n')
-    given = {"DATA_DIR": str(tmp_path), "STORE": "memory:", "ANONYMOUS": "off", "MODELS": str(rows)}
+    models = tmp_path / "models.toml"
+    models.write_text('[[model]]\nname = "echo"\nengine = "echo"\nid = "echo"\n')
+    given = {"DATA_DIR": str(tmp_path), "STORE": "memory:", "ANONYMOUS": "off", "MODELS": str(models)}
     services = build(read({f"LOQUENT_{name}": value for name, value in given.items()}))
     await services.open(works=False)
     transport = httpx2.ASGITransport(app=create_app(services), client=("127.0.0.1", 1))
@@ -36,9 +40,9 @@ async def stranger(tmp_path: Path) -> AsyncIterator[httpx2.AsyncClient]:
 
 
 async def test_known_callers_are_wanted_exactly_where_the_page_says(stranger: httpx2.AsyncClient) -> None:
-    assert {who for _, _, who in ROWS} == {"known", "anybody"}
+    assert {who for _, _, who in rows()} == {"known", "anybody"}
     wrong = []
-    for methods, path, who in ROWS:
+    for methods, path, who in rows():
         bare = re.sub(r"\{[^}]*\}", "x", path.removesuffix("[/]"))
         for spelled in (bare, f"{bare}/") if path.endswith("[/]") else (bare,):
             for method in methods.split():

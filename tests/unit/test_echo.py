@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -183,6 +184,18 @@ async def test_the_table_of_engines_builds_them_and_names_what_is_wrong() -> Non
     assert set(EXTRAS) <= set(ENGINES)
     with pytest.raises(Misconfigured, match="engine 'parrot' is not one of llama, openai"):
         connect(Model("m", "parrot", "x"), OPTIONS)
+
+
+@pytest.mark.parametrize(("engine", "extra", "package"), [("llama", "llama", "xllamacpp")])
+async def test_a_missing_extra_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, engine: str, extra: str, package: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)  # as if it was not installed
+    for name in [name for name in sys.modules if name.startswith(f"loquent.engines.{engine}")]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(Misconfigured, match=rf'pip install "loquent\[{extra}\]"'):
+        await connect(Model("m", engine, "x.gguf"), Options(tmp_path)).open()
+    assert EXTRAS[engine] == extra
 
 
 def test_options_do_not_print_their_keys() -> None:

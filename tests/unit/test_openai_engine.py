@@ -157,7 +157,7 @@ async def serving(
         await server.wait_closed()
 
 
-def asking(engine: OpenAI, *, streamed: bool = True, prompt: str | None = None, **wanted: Any) -> AsyncIterator[Chunk]:
+def asking(engine: OpenAI, *, streamed: bool = True, prompt: str | None = None, **wanted: Any) -> Any:
     messages = () if prompt is not None else HI
     return engine.stream(Ask(engine._model, Parameters(**wanted), messages, prompt, streamed))
 
@@ -202,6 +202,27 @@ def payloads(chunks: list[Chunk]) -> list[Any]:
     assert rest == b""
     assert all(block.startswith(b"data: ") for block in blocks)
     return [json.loads(block[6:]) for block in blocks]
+
+
+# For 127.0.0.1, until 2126, signed by itself and trusted by nobody.
+CERTIFICATE = """\
+-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgUiocZKroCRTdD4df
+p1k53kmSNb9cEwKvqPVAjEO195ahRANCAASE7Fpjpikr86btN2zTrCeiYOcwsdDM
+suImyI6c9/W7+dazy1hhb26jSpEkbh50L+nuPI910GaJYar2idNIuAME
+-----END PRIVATE KEY-----
+-----BEGIN CERTIFICATE-----
+MIIBljCCATygAwIBAgIUUz7tw9pa6g/Ohrmzmr81J444v0QwCgYIKoZIzj0EAwIw
+FzEVMBMGA1UEAwwMbG9xdWVudC10ZXN0MCAXDTI2MTEyMjE1NDYyOVoYDzIxMjYx
+MDI5MTU0NjI5WjAXMRUwEwYDVQQDDAxsb3F1ZW50LXRlc3QwWTATBgcqhkjOPQIB
+BggqhkjOPQMBBwNCAASE7Fpjpikr86btN2zTrCeiYOcwsdDMsuImyI6c9/W7+daz
+y1hhb26jSpEkbh50L+nuPI910GaJYar2idNIuAMEo2QwYjAdBgNVHQ4EFgQUIQBX
+i6ZcwDM7QqjH+tikK9Mh2XswHwYDVR0jBBgwFoAUIQBXi6ZcwDM7QqjH+tikK9Mh
+2XswDwYDVR0TAQH/BAUwAwEB/zAPBgNVHREECDAGhwR/AAABMAoGCCqGSM49BAMC
+A0gAMEUCIH8wUQH0xIUTlNSv9X8mkHRF60GucdQx6RnNe+ZEbC2hAiEA7gPQRaq4
+451NZQPB7Ddan0Mc7zZEuVY+zHKOnKVPFJ0=
+-----END CERTIFICATE-----
+"""
 
 
 # What goes well.
@@ -315,6 +336,25 @@ async def test_one_connection_serves_many_calls() -> None:
         for streamed in (True, False, True, False, True):
             await heard(engine, streamed=streamed)
     assert upstream.connections == 1
+
+
+async def test_tls_is_spoken_to_those_who_are_trusted_and_to_nobody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def script(caller: Caller) -> None:
+        await (caller.events(*STREAM) if caller.body.get("stream") else caller.answer(WHOLE))
+
+    (tmp_path / "both.pem").write_text(CERTIFICATE)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(tmp_path / "both.pem")
+    async with serving(script, tls=tls) as (engine, upstream):
+        assert type(await fault(engine)) is Unavailable
+        assert upstream.seen == []
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "both.pem"))
+    async with serving(script, tls=tls) as (engine, upstream):
+        for streamed in (True, False, True):
+            assert text_of(await heard(engine, streamed=streamed)) == ("héllo wörld 🦜" if streamed else "hello")
+        assert upstream.connections == 1
 
 
 async def test_an_answer_without_a_length_ends_with_its_connection() -> None:
@@ -746,7 +786,7 @@ async def test_closing_the_stream_hangs_up_at_once() -> None:
     async with serving(silent_after_an_event) as (engine, upstream):
         stream = asking(engine)
         await anext(stream)
-        await stream.aclose()  # type: ignore[attr-defined]
+        await stream.aclose()
         await asyncio.wait_for(upstream.all_gone.wait(), 1)
 
 

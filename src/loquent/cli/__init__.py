@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from loquent import __version__
-from loquent.cli import serve
+from loquent.cli import doctor, generate, models, serve, store, summarize, users, worker
 from loquent.domain.errors import LoquentError, Misconfigured
 
 
@@ -24,12 +25,18 @@ class Commands(TyperGroup):
             raise typer.Exit(2 if isinstance(error, Misconfigured) else 1) from None
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise  # whoever reads has had enough: Typer ends that quietly
+            typer.echo(f"loquent: {error}", err=True)
+            raise typer.Exit(1) from None
 
 
 app = typer.Typer(
     name="loquent",
     cls=Commands,
     no_args_is_help=True,
+    rich_markup_mode=None,  # plain help: it is there in half the time, and reads well in a pipe
     pretty_exceptions_enable=False,  # a plain traceback: the pretty one shows local variables, which hold secrets
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -53,4 +60,7 @@ def loquent(
     """
 
 
-app.command()(serve.serve)
+for command in (serve.serve, worker.worker, generate.generate, summarize.summarize, doctor.doctor):
+    app.command()(command)
+for noun, commands in (("models", models.app), ("users", users.app), ("store", store.app)):
+    app.add_typer(commands, name=noun)

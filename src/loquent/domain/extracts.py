@@ -20,13 +20,15 @@ from loquent.domain.usage import estimate_tokens
 
 STEPS = 8  # of the walk: the order of the first ranks stands by then
 DAMPING = 0.85
+LONE = 0.01  # likeness to all others under which a text has nothing in common
 POOL = 1000  # best sentences that are looked at for the extract
 SHARE = 0.4  # an extract is at most so much of its text
+LEAST = 0.15  # of the best value: what is under it does not carry the text, and room is left rather than filled
 FAIR = 0.4  # worth under which a sentence is taken only where there is no other
 FULL = 7  # words that count in a sentence that says something
 EVERY = 100  # sentences between two calls of ``pause``
 
-_TOKEN = re.compile(r"[^\W\d_][\w\u0300-\u036f\u0900-\u0dff\u200c\u200d]*")
+_TOKEN = re.compile(r"[^\W\d_][\w\u0300-\u036f\u0900-\u0963\u0966-\u0dff\u200c\u200d]*")
 _UNSPACED = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
 )
@@ -47,6 +49,7 @@ _REFERENCES = re.compile(
     r"r[ée]f[ée]rences|bibliographie|referencias|bibliograf[ií]a|riferimenti|参考文献|参考资料)[\s:#]*",
     re.I,
 )
+_SIGN = re.compile(r"[\d!-/:-@\[-`{-~]")
 _CODE = frozenset("{}=<>;_\\$@|*`~")
 _COMMON = words_of(
     """the a an and or but of to in on at by for from with without as is are was were be been being am do does did done
@@ -62,7 +65,10 @@ _COMMON = words_of(
     il lo gli i uno e ed o ma non è sono con per da di nel della del che si più
     os um uma e ou mas não é são com para por em no na do da que se ao mais
     het een en of maar niet is zijn was met voor van op aan in te dat die er ook
-    и в не на что с по как это но из у за от к то для"""
+    и в не на что с по как это но из у за от к то для
+    i w na z do nie się że jest to jak ve bir bu için ile da de olarak
+    के की का में से है हैं और को पर ने यह वह था थी थे कि भी एक ही तो
+    في من على إلى عن أن هذا هذه التي الذي هو هي كان كانت مع ما لا"""
 )
 _LEANING = words_of(
     """however therefore thus hence moreover furthermore also but and or so then this that these those it its he she
@@ -145,7 +151,7 @@ def _form(sentence: str) -> float:
     unspaced = len(_UNSPACED.findall(sentence))
     length += unspaced
     visible = length - unspaced - sum(map(str.isspace, sentence))
-    letters = sum(map(str.isalpha, sentence))
+    signs = len(_SIGN.findall(sentence))
     if length < 25 or _LEADERS.search(sentence):
         return 0.0
     form = 1.0
@@ -155,9 +161,9 @@ def _form(sentence: str) -> float:
         form *= 300 / length
     if sentence.rstrip(CLOSING)[-1:] not in ".!?…" + STRONG:
         form *= 0.3 if sentence[-1] == ":" else 0.1
-    if letters < 0.75 * visible:
-        form *= 0.2 if letters < 0.6 * visible else 0.6
-    if sum(map(str.isupper, sentence)) > 0.4 * letters or _is_titled(sentence):
+    if signs > 0.25 * visible:
+        form *= 0.2 if signs > 0.4 * visible else 0.6
+    if sum(map(str.isupper, sentence)) > 0.4 * visible or _is_titled(sentence):
         form *= 0.3
     if sum(map(_CODE.__contains__, sentence)) > 0.03 * length:
         form *= 0.3
@@ -199,23 +205,25 @@ def _weights(sentences: list[_Sentence], words: int) -> list[float]:
     for sentence in sentences:
         for word in sentence.words:
             seen[word] += 1
-    weights = [log((1 + len(sentences)) / (0.5 + count)) ** 2 if count else 0.0 for count in seen]
+    weights = [log(1 + len(sentences) / count) ** 2 if count else 0.0 for count in seen]
     for sentence in sentences:
         sentence.norm = sqrt(sum(map(weights.__getitem__, sentence.words))) or 1.0
     return weights
 
 
 def _rank(sentences: list[_Sentence], weights: list[float], pause: Callable[[], None]) -> None:
-    """The walk: each step gives a sentence's rank to those like it, in proportion."""
-    degrees = _spread(sentences, [1.0] * len(sentences), weights, pause)
+    """The walk: each step gives a sentence's rank to the others like it, in proportion."""
+    degrees = [each - 1 for each in _spread(sentences, [1.0] * len(sentences), weights, pause)]
+    usual = sum(degrees) / len(degrees) if degrees else 0.0
+    degrees = [max(each, usual / 2, LONE) for each in degrees]  # two that are like each other alone do not feed each other
     chance = 1 / max(1, len(sentences))
     ranks = [chance] * len(sentences)
     for _ in range(STEPS):
         given = [rank / degree for rank, degree in zip(ranks, degrees, strict=True)]
-        taken = _spread(sentences, given, weights, pause)
-        ranks = [(1 - DAMPING) * chance + DAMPING * each for each in taken]
+        taken = _spread(sentences, given, weights, pause)  # as like itself as can be, which does not count: - own
+        ranks = [(1 - DAMPING) * chance + DAMPING * (all_ - own) for all_, own in zip(taken, given, strict=True)]
     for sentence, rank in zip(sentences, ranks, strict=True):
-        sentence.rank = rank
+        sentence.rank = max(rank, 0.0)
 
 
 def _spread(
@@ -245,9 +253,12 @@ def _best(
     left = budget
     costs = {id(each): estimate_tokens(text[each.start : each.end]) for each in pool}
     fitting = [each for each in pool if costs[id(each)] <= left] or pool[:1]
+    least = LEAST * max((each.value for each in fitting), default=0.0)
     while fitting:
         pause()
         pick = max(fitting, key=lambda each: each.value)
+        if pick.value < least:
+            break
         yield pick.start, pick.end
         left -= costs[id(pick)]
         words = frozenset(pick.words)

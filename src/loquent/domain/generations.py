@@ -102,6 +102,8 @@ class Outcome:
     cost: int = 0
     error: LoquentError | None = None
     sources: Json | None = None
+    steps_done: int = 0
+    steps: int = 0
 
 
 def begin(
@@ -177,7 +179,8 @@ def finished(current: Generation, outcome: Outcome) -> Generation:
         cost=outcome.cost,
         error_code=error.code if error else None,
         error_message=error.message[:MESSAGE] if error else None,
-        steps_done=current.steps if outcome.status == COMPLETED else current.steps_done,
+        steps_done=outcome.steps if outcome.status == COMPLETED else outcome.steps_done,
+        steps=outcome.steps,
     )
 
 

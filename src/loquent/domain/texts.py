@@ -150,7 +150,7 @@ def _is_end(text: str, start: int, mark: re.Match[str], end: int, may_open_small
     if opening in ",;:)]}%":
         return False
     if opening.islower() and not may_open_small:
-        return first in "!?" and last in "!?"
+        return False
     if mark.end() - mark.start() > 1 or first != ".":
         return True
     return _ends_after_word(text, start, mark.start(), following)

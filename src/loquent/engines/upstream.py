@@ -39,6 +39,7 @@ class Connection(asyncio.Protocol):
         self._loop = loop
         self._parser = HttpResponseParser(self)
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = math.inf
         self._lost = False
         self._paused = False
         self._asked_at = 0.0
@@ -131,10 +132,10 @@ class Connection(asyncio.Protocol):
     def _arm(self) -> None:
         due = min(self._until, self._quiet_until)
         if self._timer is not None:
-            if self._timer.when() <= due:
+            if self._timer_at <= due:
                 return
             self._timer.cancel()
-        self._timer = self._loop.call_at(due, self._look) if due < math.inf else None
+        self._timer, self._timer_at = (self._loop.call_at(due, self._look) if due < math.inf else None), due
 
     def _look(self) -> None:
         self._timer = None

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 EDGE = 2  # lines at the top and at the bottom of a page where a running head may stand
+LONG = 200  # characters of a line that are looked at; no running head has more
 OFTEN = 0.4  # of the pages that a running head stands on, and at least three; left and right pages may differ
 
 _NUMBERED = re.compile(r"^\W*\d+\W*|\W*\d+\W*$")
@@ -57,7 +58,7 @@ def _trimmed(page: list[str]) -> list[str]:
 
 def _look(line: str) -> str:
     """A line as a running head looks on every page: without the page's number before or after it."""
-    return _NUMBERED.sub("", line.lower())
+    return _NUMBERED.sub("", line[:LONG].lower())
 
 
 def _joined(lines: list[str | None], known: Counter[str]) -> Iterator[str]:
@@ -85,7 +86,7 @@ def _joined(lines: list[str | None], known: Counter[str]) -> Iterator[str]:
 
 def _between(before: str, line: str, width: int) -> str:
     """Whether the next line goes on with the paragraph, is a line of its own, or begins a paragraph."""
-    if _LEADERS.search(before) or _LEADERS.search(line):
+    if _LEADERS.search(before[-LONG:]) or _LEADERS.search(line[-LONG:]):
         return "\n"
     is_short = len(before) < 0.75 * width
     if is_short and _SECTION.match(line):

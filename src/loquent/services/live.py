@@ -147,6 +147,8 @@ class Live:
             cost=self.offer.model.price.of(usage.prompt_tokens, usage.completion_tokens),
             error=error,
             sources={"spans": self.spans} if self.spans else None,
+            steps_done=self.steps_done,
+            steps=self.steps,
         )
 
     def written(self, generation: Generation, content: Content) -> None:

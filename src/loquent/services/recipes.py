@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 
 from loquent.domain.models import CHAT, SUMMARY
 from loquent.domain.requests import Message, Parameters
@@ -44,10 +45,14 @@ async def summarize(live: Live) -> AsyncIterator[Chunk]:
     live.step(0, len(parts) + 1 if len(parts) > 1 else 1)
     is_whole = len(parts) == 1
     while len(parts) > 1:
-        shortened = await _shorten(live, parts, language, parameters)
+        shortened = await _shorten(
+            live, parts, language, replace(parameters, max_tokens=min(brief("short"), limit // 8))
+        )
         for _, usage in shortened:
             yield Chunk(usage=usage)
-        parts = _cut(joining([short for short, _ in shortened]), limit)
+        parts = _cut(
+            joining([short[: limit // 3] for short, _ in shortened]), limit
+        )  # no model keeps this going for ever
         live.step(live.steps_done, live.steps_done + 1 + (len(parts) if len(parts) > 1 else 0))
     messages = (Message("user", instruction(language, length, parts[0], whole=is_whole)),)
     async for chunk in live.offer.engine.stream(Ask(model, parameters, messages)):

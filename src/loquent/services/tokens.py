@@ -75,7 +75,8 @@ class Tokens:
                 issuer=PARTY,
                 options={"require": CLAIMS, "verify_exp": False},  # ours, by our own clock, at every use
             )
-            principal = Principal(str(claims["tid"]), str(claims["uid"]), str(claims["sub"]))
-            return principal, int(claims["exp"])
+            if not isinstance(claims["exp"], int):
+                raise ValueError("a time is a whole number of seconds")
+            return Principal(str(claims["tid"]), str(claims["uid"]), str(claims["sub"])), claims["exp"]
         except (jwt.PyJWTError, ValueError, TypeError, OverflowError):
             raise Unauthenticated("the access token is not valid") from None

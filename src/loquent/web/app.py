@@ -19,10 +19,14 @@ from loquent.web.direct import Direct, document
 from loquent.web.edge import Edge
 from loquent.web.errors import Dress, ours, problem
 from loquent.web.observe import configure_logs
+from loquent.web.pages import assets, docs, home
 from loquent.wiring import Services, build, load_settings
 
 DIRECT: tuple[Direct, ...] = (generations.CREATE, openai.CHAT, openai.COMPLETION)
-ROUTERS = (generations.router, summaries.router, models.router, users.router, health.router, openai.router)
+ROUTERS = (
+    *(generations.router, summaries.router, models.router, users.router, health.router, openai.router),
+    *(home.router, docs.router, assets.router),
+)
 DRESSES: dict[str, Dress] = {"/v1/": openai.dress}
 UPLOADS = frozenset({summaries.UPLOAD})
 

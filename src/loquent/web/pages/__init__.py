@@ -1,0 +1,1 @@
+"""The pages: server-rendered HTML at /, the API's documentation, and the files that they load; nothing from elsewhere."""

@@ -1,0 +1,403 @@
+"""Generations, by the services alone: asked at once, as a stream, as a job; kept, found, and one's own."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+import time_machine
+
+from built import ANN, ANN_ELSEWHERE, BOB, opened, wanted
+from loquent.domain import ids
+from loquent.domain.clock import later, now
+from loquent.domain.errors import (
+    Conflict,
+    EngineFailed,
+    Invalid,
+    Mismatch,
+    NotFound,
+    StillRunning,
+    Unavailable,
+)
+from loquent.domain.generations import Content, Generation
+from loquent.domain.idempotency import Repeat
+from loquent.domain.requests import Parameters
+from loquent.domain.usage import UsageDay, usage_day
+from loquent.services import live
+from loquent.services.generations import Filters, Key
+from loquent.services.limits import Over
+from loquent.wiring import Services
+
+pytestmark = pytest.mark.anyio
+
+
+async def run(services: Services, prompt: str, who=ANN, **more) -> tuple[Generation, Content]:
+    begun = await services.generations.begin(who, wanted(prompt, **more))
+    await services.generations.collect(begun)
+    return begun.now()
+
+
+async def over(services: Services, id: str, who=ANN) -> tuple[Generation, Content]:
+    """The job once it has ended."""
+    async for event in services.generations.follow(who, id):
+        if event.kind == "done":
+            assert event.generation is not None and event.content is not None
+            return event.generation, event.content
+    raise AssertionError("it has no end")
+
+
+async def test_what_was_asked_answered_and_used_is_kept(tmp_path: Path) -> None:
+    async with opened(tmp_path) as services:
+        made, _ = await run(services, "one two three", parameters=Parameters(max_tokens=2, temperature=0.5))
+        kept, texts = await services.generations.get(ANN, made.id)
+    assert (kept.status, kept.finish_reason, texts.output) == ("completed", "length", "one two")
+    assert texts.input == {"prompt": "one two three"}
+    assert kept.parameters == {"max_tokens": 2, "temperature": 0.5}
+    assert (kept.prompt_tokens, kept.completion_tokens, kept.usage_estimated) == (3, 2, False)
+    assert kept.cost == 9  # 3 x 1.5 + 2 x 2 millionths, rounded up
+    assert kept.created_at <= kept.started_at <= kept.completed_at
+    assert (kept.due_at, kept.lease_by) == (None, None)
+
+
+async def test_a_stream_is_the_same_generation_and_is_on_the_record_before_it_ends(tmp_path: Path) -> None:
+    async with opened(tmp_path) as services:
+        begun = await services.generations.begin(ANN, wanted("one two three", streamed=True))
+        texts = [chunk.text async for chunk in services.generations.stream(begun)]
+        kept, content = await services.generations.get(ANN, begun.generation.id)
+    assert "".join(texts) == content.output == "one two three"
+    assert len([text for text in texts if text]) == 3
+    assert kept.status == "completed"
+
+
+async def test_a_job_is_durable_when_accepted_and_runs_to_its_end(tmp_path: Path) -> None:
+    async with opened(tmp_path) as services:
+        begun = await services.generations.submit(ANN, wanted("one two"))
+        accepted, _ = await services.generations.get(ANN, begun.generation.id)
+        ended, content = await over(services, begun.generation.id)
+    assert (begun.generation.status, accepted.mode) == ("pending", "background")
+    assert (ended.status, content.output, ended.attempts, ended.fence) == ("completed", "one two", 1, 1)
+
+
+async def test_usage_of_a_day_adds_up(tmp_path: Path) -> None:
+    async with opened(tmp_path) as services:
+        for _ in range(3):
+            await run(services, "one two")
+        [day] = await services.store.get(UsageDay, usage_day("default", "usr_ann", "echo", now()).id)
+    assert (day.generations, day.prompt_tokens, day.completion_tokens, day.cost) == (3, 6, 6, 21)
+
+
+@pytest.mark.parametrize("who", [BOB, ANN_ELSEWHERE])
+async def test_anothers_is_not_found_whatever_one_does(tmp_path: Path, who) -> None:
+    async with opened(tmp_path) as services:
+        made, _ = await run(services, "mine")
+        for attempt in (services.generations.get, services.generations.cancel, services.generations.remove):
+            with pytest.raises(NotFound):
+                await attempt(who, made.id)
+        with pytest.raises(NotFound):
+            await anext(services.generations.follow(who, made.id))
+        assert (await services.generations.page(who, Filters(), limit=10)).items == []
+        assert await services.generations.numbered(who, Filters(kind="text"), page=1, per_page=10) == ([], 0)
+        assert (await services.generations.get(ANN, made.id))[0] == made
+
+
+async def test_a_running_one_of_anothers_cannot_be_cancelled_or_followed(tmp_path: Path) -> None:
+    async with opened(tmp_path) as services:
+        begun = await services.generations.submit(ANN, wanted("[slow 0.01] [words 500] x"))
+        await asyncio.sleep(0.05)
+        with pytest.raises(NotFound):
+            await services.generations.cancel(BOB, begun.generation.id)
+        with pytest.raises(NotFound):
+            await anext(services.generations.follow(BOB, begun.generation.id))
+        assert (await services.generations.get(ANN, begun.generation.id))[0].status == "processing"
+        await services.generations.cancel(ANN, begun.generation.id)
+
+
+async def test_a_fault_is_on_the_record_and_raised_and_the_slot_is_free(tmp_path: Path) -> None:
+    async with opened(tmp_path) as services:
+        begun = await services.generations.begin(ANN, wanted("[cut 2] one two three", streamed=True))
+        with pytest.raises(EngineFailed):
+            async for _ in services.generations.stream(begun):
+                pass
+        kept, content = await services.generations.get(ANN, begun.generation.id)
+        assert not services.runner.lives
+    assert (kept.status, kept.error_code, content.output) == ("failed", "engine_failed", "one two")
+    assert kept.usage_estimated and kept.completion_tokens == 2
+
+
+async def test_hanging_up_keeps_what_there_is_and_frees_the_engine(tmp_path: Path) -> None:
+    async with opened(tmp_path) as services:
+        begun = await services.generations.begin(ANN, wanted("[slow 0.001] [words 5000] word", streamed=True))
+        async with aclosing(services.generations.stream(begun)) as chunks:  # type: ignore[type-var]
+            async for _ in chunks:
+                if begun.live and begun.live.text:
+                    break
+        assert not services.runner.lives
+        kept, content = await services.generations.get(ANN, begun.generation.id)
+    assert (kept.status, kept.finish_reason) == ("cancelled", "cancelled")
+    assert content.output.startswith("word")
+
+
+async def test_a_caller_that_is_cancelled_while_it_waits_leaves_a_cancelled_record(tmp_path: Path) -> None:
+    async with opened(tmp_path) as services:
+        begun = await services.generations.begin(ANN, wanted("[hang] x"))
+        task = asyncio.create_task(services.generations.collect(begun))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        while services.runner.lives:
+            await asyncio.sleep(0.01)
+        kept, _ = await services.generations.get(ANN, begun.generation.id)
+    assert kept.status == "cancelled"
+
+
+async def test_cancelling_by_id_ends_a_stream_without_an_error(tmp_path: Path) -> None:
+    async with opened(tmp_path) as services:
+        begun = await services.generations.begin(ANN, wanted("[slow 0.01] [words 5000] word", streamed=True))
+
+        async def read() -> int:
+            return len([chunk async for chunk in services.generations.stream(begun)])
+
+        reading = asyncio.create_task(read())
+        await asyncio.sleep(0.1)
+        kept, content = await services.generations.cancel(ANN, begun.generation.id)
+        assert 0 < await reading < 5000
+    assert (kept.status, kept.finish_reason) == ("cancelled", "cancelled")
+    assert content.output.startswith("word")
+
+
+async def test_cancelling_a_job_works_before_while_and_after_it_runs(tmp_path: Path) -> None:
+    async with opened(tmp_path, works=False) as services:
+        begun = await services.generations.submit(ANN, wanted("never run"))
+        waiting, _ = await services.generations.cancel(ANN, begun.generation.id)
+        assert (waiting.status, waiting.attempts, waiting.due_at) == ("cancelled", 0, None)
+        await services.worker.open(alone=False)
+        begun = await services.generations.submit(ANN, wanted("[slow 0.01] [words 5000] word"))
+        while begun.generation.id not in services.runner.lives:
+            await asyncio.sleep(0.01)
+        running, _ = await services.generations.cancel(ANN, begun.generation.id)
+        assert running.status == "cancelled"
+        done, _ = await run(services, "done")
+        assert (await services.generations.cancel(ANN, done.id))[0].status == "completed"
+
+
+async def test_what_runs_for_longer_is_on_the_record_with_its_text_so_far(tmp_path: Path) -> None:
+    async with opened(tmp_path) as services:
+        begun = await services.generations.begin(ANN, wanted("[slow 0.01] [words 5000] word", streamed=True))
+        reading = asyncio.create_task(services.generations.collect(begun))
+        async with asyncio.timeout(10):
+            while True:
+                found = await services.store.get(Content, begun.generation.id)
+                if found and found[0].output:
+                    break
+                await asyncio.sleep(0.02)
+        running, content = await services.generations.get(ANN, begun.generation.id)
+        assert running.status == "processing"
+        assert content.output.startswith("word word")
+        await services.generations.cancel(ANN, begun.generation.id)
+        await reading
+
+
+async def test_only_what_is_over_can_be_removed_and_then_it_is_gone_with_its_texts(tmp_path: Path) -> None:
+    async with opened(tmp_path, works=False) as services:
+        begun = await services.generations.submit(ANN, wanted("x"))
+        with pytest.raises(Conflict):
+            await services.generations.remove(ANN, begun.generation.id)
+        await services.generations.cancel(ANN, begun.generation.id)
+        await services.generations.remove(ANN, begun.generation.id)
+        with pytest.raises(NotFound):
+            await services.generations.get(ANN, begun.generation.id)
+        assert await services.store.get(Content, begun.generation.id) == []
+
+
+async def test_lists_are_newest_first_and_walk_through_all_once(tmp_path: Path) -> None:
+    async with opened(tmp_path) as services:
+        made = [(await run(services, f"number {number}"))[0].id for number in range(7)]
+        seen: list[str] = []
+        after = None
+        while True:
+            page = await services.generations.page(ANN, Filters(), limit=3, after=after)
+            seen += [record.id for record in page.items]
+            if not page.more:
+                break
+            after = page.items[-1].id
+    assert seen == made[::-1]
+
+
+async def test_lists_are_narrowed_by_every_filter_alone_and_together(tmp_path: Path) -> None:
+    async with opened(tmp_path) as services:
+        done, _ = await run(services, "fine")
+        with pytest.raises(EngineFailed):
+            await run(services, "[fail] x")
+        chat, _ = await run(services, "hi", kind="chat", input={"messages": [{"role": "user", "content": "hi"}]})
+        between = now()
+        other, _ = await run(services, "other", model="prompt-only")
+
+        async def ids_of(**filters: object) -> list[str]:
+            page = await services.generations.page(ANN, Filters(**filters), limit=2)  # type: ignore[arg-type]
+            return [record.id for record in page.items]
+
+        assert await ids_of(kind="chat") == [chat.id]
+        assert await ids_of(status="completed", kind="text") == [other.id, done.id]
+        assert await ids_of(model="prompt-only") == [other.id]
+        assert await ids_of(model="echo", kind="text", status="completed") == [done.id]
+        assert await ids_of(created_after=between) == [other.id]
+        assert await ids_of(created_before=between, status="completed") == [chat.id, done.id]
+        assert await ids_of(created_before=later(between, -3600)) == []
+        with pytest.raises(Invalid):
+            await services.generations.page(ANN, Filters(), limit=2, after="usr_x")
+
+
+async def test_pages_by_number_have_the_total(tmp_path: Path) -> None:
+    async with opened(tmp_path) as services:
+        made = [(await run(services, f"number {number}"))[0].id for number in range(5)]
+        pages = [await services.generations.numbered(ANN, Filters(), page=page, per_page=2) for page in (1, 2, 3, 4)]
+    assert [[record.id for record in items] for items, _ in pages] == [made[:2:-1], made[2:0:-1], made[:1], []]
+    assert {total for _, total in pages} == {5}
+
+
+async def test_a_model_that_is_not_there_or_cannot_do_it_is_named(tmp_path: Path) -> None:
+    async with opened(tmp_path) as services:
+        with pytest.raises(NotFound, match="no model 'gpt-9'"):
+            await run(services, "x", model="gpt-9")
+        with pytest.raises(Invalid, match="prompt-only"):
+            await run(services, "x", model="prompt-only", input={"messages": [{"role": "user", "content": "x"}]})
+
+
+async def test_over_the_rate_nothing_is_made(tmp_path: Path) -> None:
+    async with opened(tmp_path, LOQUENT_LIMIT_GENERATIONS="2/minute") as services:
+        for _ in range(2):
+            await run(services, "x")
+        with pytest.raises(Over) as refused:
+            await run(services, "x")
+        assert 59 < refused.value.retry_after <= 60
+        await run(services, "another's rate is their own", who=BOB)
+        assert len((await services.generations.page(ANN, Filters(), limit=10)).items) == 2
+
+
+# Idempotency
+
+
+def key(body: bytes = b"body", name: str = "k1") -> Key:
+    return Key("POST /api/v1/generations", name, body)
+
+
+async def test_the_same_request_again_gives_the_first_result(tmp_path: Path) -> None:
+    async with opened(tmp_path) as services:
+        first, _ = await run(services, "once", key=key())
+        again = await services.generations.begin(ANN, wanted("once", key=key()))
+        assert again.replayed and again.now()[0].id == first.id and again.content.output == "once"
+        assert len((await services.generations.page(ANN, Filters(), limit=10)).items) == 1
+
+
+async def test_a_repeated_job_is_one_job(tmp_path: Path) -> None:
+    async with opened(tmp_path) as services:
+        begun = await asyncio.gather(
+            *(services.generations.submit(ANN, wanted("once", key=key())) for _ in range(20)), return_exceptions=True
+        )
+        made = {each.generation.id for each in begun if not isinstance(each, BaseException)}
+        assert len(made) == 1
+        assert all(isinstance(each, StillRunning) for each in begun if isinstance(each, BaseException))
+
+
+async def test_another_body_with_the_key_is_refused_and_another_owner_may_use_it(tmp_path: Path) -> None:
+    async with opened(tmp_path) as services:
+        first, _ = await run(services, "once", key=key())
+        with pytest.raises(Mismatch):
+            await run(services, "twice", key=key(b"other body"))
+        for who in (BOB, ANN_ELSEWHERE):
+            other, _ = await run(services, "once", who=who, key=key())
+            assert other.id != first.id
+
+
+async def test_while_the_first_is_running_a_repeat_is_told_so(tmp_path: Path) -> None:
+    async with opened(tmp_path) as services:
+        begun = await services.generations.begin(ANN, wanted("[hang] x", key=key()))
+        running = asyncio.create_task(services.generations.collect(begun))
+        await asyncio.sleep(0.02)
+        with pytest.raises(StillRunning):
+            await services.generations.begin(ANN, wanted("[hang] x", key=key()))
+        await services.generations.cancel(ANN, begun.generation.id)
+        await running
+
+
+async def test_a_failed_answer_leaves_the_key_free(tmp_path: Path) -> None:
+    async with opened(tmp_path) as services:
+        with pytest.raises(Unavailable):
+            await run(services, "[away] x", key=key())
+        with pytest.raises(Unavailable):
+            await run(services, "[away] x", key=key())
+        assert len((await services.generations.page(ANN, Filters(), limit=10)).items) == 2
+
+
+async def test_keys_are_forgotten_after_a_day(tmp_path: Path) -> None:
+    async with opened(tmp_path, works=False) as services:
+        await run(services, "once", key=key())
+        [mark] = (await services.store.page(Repeat, "all", {}, limit=10)).items
+        assert 86_399 < (mark.expires_at - now()) / 1_000_000 <= 86_400
+        with time_machine.travel(mark.expires_at / 1_000_000 + 1, tick=True):
+            await services.worker.open(alone=False)
+            async with asyncio.timeout(5):
+                while (await services.store.page(Repeat, "all", {}, limit=10)).items:
+                    await asyncio.sleep(0.02)
+
+
+# Following
+
+
+async def test_a_follower_sees_all_from_where_it_stopped(tmp_path: Path) -> None:
+    async with opened(tmp_path) as services:
+        begun = await services.generations.submit(ANN, wanted("[slow 0.005] [words 40] word"))
+        seen, offset = "", 0
+        async for event in services.generations.follow(ANN, begun.generation.id):
+            if event.kind == "delta":
+                seen, offset = seen + event.text, event.offset
+                if offset > 20:
+                    break
+        async for event in services.generations.follow(ANN, begun.generation.id, offset):
+            seen += event.text
+            if event.kind == "done":
+                assert event.content is not None
+                assert seen == event.content.output
+                return
+    raise AssertionError("no done event")
+
+
+async def test_one_that_is_over_is_followed_from_its_record(tmp_path: Path) -> None:
+    async with opened(tmp_path) as services:
+        made, _ = await run(services, "one two")
+        events = [event async for event in services.generations.follow(ANN, made.id, 4)]
+        assert [(event.kind, event.text, event.offset) for event in events] == [("delta", "two", 7), ("done", "", 7)]
+        past = [event.kind async for event in services.generations.follow(ANN, made.id, 400)]
+    assert past == ["restart", "delta", "done"]
+
+
+# Stopping
+
+
+async def test_a_stop_hands_jobs_back_and_ends_streams_with_an_error(tmp_path: Path) -> None:
+    async with opened(tmp_path) as services:
+        job = await services.generations.submit(ANN, wanted("[slow 0.01] [words 5000] word"))
+        begun = await services.generations.begin(ANN, wanted("[slow 0.01] [words 5000] word", streamed=True))
+        reading = asyncio.create_task(services.generations.collect(begun))
+        while len(services.runner.lives) < 2 or not all(each.text for each in services.runner.lives.values()):
+            await asyncio.sleep(0.01)
+        await services.worker.close()
+        await services.runner.close()
+        with pytest.raises(Unavailable, match="stopped"):
+            await reading
+        handed, _ = await services.generations.get(ANN, job.generation.id)
+        ended, content = await services.generations.get(ANN, begun.generation.id)
+    assert (handed.status, handed.attempts) == ("pending", 0)
+    assert (ended.status, ended.finish_reason) == ("failed", live.INTERRUPTED)
+    assert content.output.startswith("word")
+
+
+async def test_ids_are_sorted_by_time_and_turn_into_uuids_and_back() -> None:
+    made = [ids.new("gen") for _ in range(1000)]
+    assert made == sorted(set(made))
+    assert ids.from_uuid("gen", ids.as_uuid(made[0])) == made[0]
+    assert ids.from_uuid("gen", "not a uuid") is None
+    assert ids.floor("gen", now()) > made[-1]

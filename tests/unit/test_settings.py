@@ -1,0 +1,179 @@
+"""Settings: read from the environment, with one line where a value cannot be used."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from loquent import settings
+from loquent.domain.errors import Misconfigured
+from loquent.settings import Settings
+from loquent.wiring import build, load_settings, model_rows
+
+
+def test_nothing_set_is_a_working_default() -> None:
+    assert settings.read({}) == Settings()
+    assert settings.read({}).store_url.startswith("sqlite:///")
+    assert settings.read({"PORT": "", "LOQUENT_MODELS": "  "}) == Settings()
+
+
+def test_every_setting_can_be_set_by_its_name_and_by_each_alias(tmp_path: Path) -> None:
+    file = tmp_path / "rows.toml"
+    file.touch()
+    samples = {
+        "port": "9000", "host": "0.0.0.0", "server": "uvicorn", "allowed_hosts": "a.example, b.example",
+        "max_body": "5000", "max_upload": "5000", "body_seconds": "2", "stop_seconds": "3", "data_dir": str(tmp_path),
+        "store": "memory:", "queue": "local:x", "limiter": "memory:x", "secret": "x" * 32, "algorithm": "hs256",
+        "token_minutes": "5", "anonymous": "on", "password_threads": "3", "models": str(file),
+        "models_dir": str(tmp_path), "model": "m", "summary_model": "s", "llama_slots": "2", "llama_threads": "3",
+        "llama_context": "512", "openai_api_key": "k", "openai_base_url": "http://x/v1", "openai_model": "o",
+        "openai_max_tokens": "7", "openai_temperature": "0.5", "limit_generations": "1/second",
+        "limit_summaries": "2/5 minutes", "limit_logins": "3/day", "rate_per_minute": "4", "rate_per_hour": "5",
+        "min_text": "6", "max_text": "70", "max_file_text": "800", "job_slots": "9", "lease_seconds": "10",
+        "sweep_seconds": "1", "checkpoint_seconds": "2", "max_attempts": "4", "failpoints": "x", "log_level": "debug",
+        "log_format": "json", "log_content": "yes", "metrics": "off",
+    }  # fmt: skip
+    assert set(samples) == {each.name for each in fields(Settings)}
+    for each in fields(Settings):
+        for name in (each.metadata["env"], *each.metadata["aliases"]):
+            read = getattr(settings.read({name: samples[each.name]}), each.name)
+            if each.name == "algorithm":
+                assert read == "HS256"
+            else:
+                assert read != each.default, name
+
+
+def test_the_native_name_goes_before_its_alias() -> None:
+    assert settings.read({"PORT": "1", "LOQUENT_PORT": "2"}).port == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "takes"),
+    [
+        ("PORT", "eighty", "a whole number from 0 to 65535"),
+        ("PORT", "70000", "a whole number from 0 to 65535"),
+        ("PORT", "1" * 30, "a whole number from 0 to 65535"),
+        ("LOQUENT_STOP_SECONDS", "nan", "a number from 0 to 3600"),
+        ("LOQUENT_SERVER", "apache", "one of granian, uvicorn"),
+        ("DATABASE_URL", "oracle://x", "a URL that begins with sqlite: or memory: or dynamodb:"),
+        ("LOQUENT_MODELS", "/nowhere/models.toml", "the path of a file that exists"),
+        ("LOQUENT_DATA_DIR", "/dev/null/x", "a folder, made where it is missing"),
+        ("LOG_CONTENT", "maybe", "true or false"),
+        ("LOQUENT_LIMIT_SUMMARIES", "many", "counts in windows, like 10/minute, 100/hour"),
+        ("ALGORITHM", "none", "one of HS256"),
+        ("OPENAI_BASE_URL", "ftp://x", "a URL that begins with http:// or https://"),
+    ],
+)
+def test_a_value_that_cannot_be_read_is_one_line_with_name_value_and_what_it_takes(name, value, takes) -> None:
+    with pytest.raises(Misconfigured) as refused:
+        settings.read({name: value})
+    assert refused.value.message == f"{name} holds {value!r}; it takes {takes}"
+
+
+def test_a_short_secret_is_refused_without_showing_it_and_with_the_way_to_a_good_one() -> None:
+    for name in ("LOQUENT_SECRET", "SECRET_KEY", "JWT_SECRET_KEY"):
+        with pytest.raises(Misconfigured) as refused:
+            settings.read({name: "hunter2hunter2"})
+        assert refused.value.message.startswith(f"{name} holds a value of 14 bytes; it takes at least 32 bytes")
+        assert "token_urlsafe" in refused.value.message
+        assert "hunter2" not in refused.value.message
+
+
+def test_a_password_in_a_url_is_not_shown() -> None:
+    with pytest.raises(Misconfigured) as refused:
+        settings.read({"DATABASE_URL": "mysql://ann:hunter2@db/x"})
+    assert "hunter2" not in refused.value.message
+
+
+def test_bounds_that_cross_are_refused() -> None:
+    with pytest.raises(Misconfigured, match="MIN_TEXT_LENGTH holds 60; it takes at most MAX_TEXT_LENGTH, 55"):
+        settings.read({"MIN_TEXT_LENGTH": "60", "MAX_TEXT_LENGTH": "55"})
+
+
+def test_the_env_file_is_under_the_environment(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text('PORT=1111\nHOST="0.0.0.0"\n# a comment\nUNKNOWN=$x\n')
+    found = load_settings({"PORT": "2222"}, tmp_path)
+    assert (found.port, found.host) == (2222, "0.0.0.0")
+
+
+def test_a_secret_is_made_once_and_is_its_owners_alone(tmp_path: Path) -> None:
+    found = settings.read({"LOQUENT_DATA_DIR": str(tmp_path / "new" / "data"), "LOQUENT_STORE": "memory:"})
+    build(found)
+    file = found.data_dir / "secret"
+    made = file.read_text()
+    build(found)
+    assert file.read_text() == made
+    assert len(made) >= 48
+    assert file.stat().st_mode & 0o777 == 0o600
+    file.write_text("short")
+    with pytest.raises(Misconfigured, match="remove it"):
+        build(found)
+
+
+def test_anonymous_callers_are_served_on_loopback_only_unless_told() -> None:
+    cases = [
+        ({}, True),
+        ({"HOST": "::1"}, True),
+        ({"HOST": "127.0.0.9"}, True),
+        ({"HOST": "0.0.0.0"}, False),
+        ({"HOST": "192.0.2.1"}, False),
+        ({"HOST": "0.0.0.0", "LOQUENT_ANONYMOUS": "on"}, True),
+        ({"LOQUENT_ANONYMOUS": "off"}, False),
+    ]
+    assert [settings.read(environ).takes_anonymous for environ, _ in cases] == [expected for _, expected in cases]
+
+
+def rows_of(tmp_path: Path, text: str):
+    file = tmp_path / "rows.toml"
+    file.write_text(text)
+    return model_rows(settings.read({"LOQUENT_MODELS": str(file)}))
+
+
+GOOD = '[[model]]\nname = "a"\nengine = "echo"\nid = "e"\n'
+
+
+def test_a_row_is_read_with_all_that_it_says(tmp_path: Path) -> None:
+    [row] = rows_of(
+        tmp_path,
+        GOOD + 'abilities = ["chat"]\ncontext = 5\nprice = {input = 0.15, output = 2}\ntimeout = 7\n'
+        "defaults = {temperature = 0.2, stop = ['x']}\n",
+    )
+    assert (row.name, row.abilities, row.context, row.timeout) == ("a", {"chat"}, 5, 7)
+    assert (row.price.input, row.price.output) == (150_000, 2_000_000)
+    assert (row.defaults.temperature, row.defaults.stop) == (0.2, ("x",))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("not toml", "not TOML"),
+        ("x = 1\n", "rows that begin with"),
+        ('[[model]]\nengine = "echo"\nid = "e"\n', "name is missing"),
+        (GOOD + 'colour = "red"\n', "no field 'colour'"),
+        (GOOD + 'abilities = ["fly"]\n', "not 'fly'"),
+        (GOOD + "context = -1\n", "context takes a number above zero"),
+        (GOOD + "price = {input = -1}\n", "price input"),
+        (GOOD + "price = {per_word = 1}\n", "price takes input and output"),
+        (GOOD + "defaults = {temprature = 1}\n", "defaults has no 'temprature'"),
+        (GOOD + 'url = "file:///etc/passwd"\n', "url takes"),
+        (GOOD + GOOD, "more than one row is called 'a'"),
+    ],
+)
+def test_a_bad_row_is_named(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(Misconfigured, match=said):
+        rows_of(tmp_path, text)
+
+
+def test_an_openai_key_makes_a_row_by_itself() -> None:
+    found = settings.read({"OPENAI_API_KEY": "sk-x", "OPENAI_MODEL": "gpt-x", "OPENAI_MAX_TOKENS": "9"})
+    row = model_rows(found)[0]
+    assert (row.name, row.engine, row.key_env, row.defaults.max_tokens) == ("gpt-x", "openai", "OPENAI_API_KEY", 9)
+    assert "sk-x" not in repr(row)
+
+
+def test_a_default_model_that_is_not_there_stops_the_start(tmp_path: Path) -> None:
+    found = settings.read({"LOQUENT_MODEL": "nope", "LOQUENT_DATA_DIR": str(tmp_path), "LOQUENT_STORE": "memory:"})
+    with pytest.raises(Misconfigured, match="LOQUENT_MODEL holds 'nope'"):
+        build(found)
