@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+import subprocess
 import sys
 import tempfile
 import time
@@ -49,7 +50,7 @@ def main() -> int:
         for name, step in steps.items():
             try:
                 found, faults = step()
-            except RuntimeError as error:
+            except (RuntimeError, subprocess.SubprocessError) as error:
                 broken.append(f"{name} could not run: {error}")
                 say(broken[-1])
                 continue

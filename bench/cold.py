@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 from bench.report import Report, Result
-from bench.servers import ROOT
+from bench.servers import ROOT, SERVER_CORE, pin
 
 MODULE = "loquent.web.app"
 HEAVY = ("torch", "transformers", "celery", "xllamacpp", "numpy", "aiobotocore", "botocore", "boto3", "google", "azure")
@@ -20,7 +20,12 @@ def imports(times: int = 5) -> Result:
     own: dict[str, float] = {}
     for _ in range(times):
         ran = subprocess.run(
-            [sys.executable, "-X", "importtime", "-c", ASK], cwd=ROOT, capture_output=True, text=True, check=False
+            [sys.executable, "-X", "importtime", "-c", ASK],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            preexec_fn=lambda: pin(SERVER_CORE),
+            check=False,
         )
         if ran.returncode:
             raise RuntimeError(f"{MODULE} cannot be imported: {ran.stderr.strip().splitlines()[-1]}")

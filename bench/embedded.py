@@ -42,6 +42,8 @@ def weights() -> Path:
 
 def run(folder: Path, rounds: int, say: Callable[[str], None]) -> tuple[list[Result], list[str]]:
     """Both servers, in turn; the results and what was wrong."""
+    if not weights().is_file():
+        raise RuntimeError(f"{weights()} is not there: `loquent models pull` fetches it")
     results: list[Result] = []
     servers: list[Server] = []
     try:

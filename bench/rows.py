@@ -25,7 +25,7 @@ class Spent:
     answers: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    unfinished: int = 0  # records in any state but completed
+    unfinished: int = 0  # records that are not completed, or completed and still due for work
 
     def plus(self, answers: int, prompt_tokens: int, completion_tokens: int) -> Spent:
         """This and more."""
@@ -141,7 +141,9 @@ def _kept(folder: Path) -> Spent:
     with closing(sqlite3.connect(url, uri=True)) as database:
         sums = "count(*), coalesce(sum(prompt_tokens), 0), coalesce(sum(completion_tokens), 0)"
         over = database.execute(f"select {sums} from generations where status = 'completed'").fetchone()  # noqa: S608
-        left = database.execute("select count(*) from generations where status <> 'completed'").fetchone()
+        left = database.execute(
+            "select count(*) from generations where status <> 'completed' or due_at is not null"
+        ).fetchone()
     return Spent(over[0], over[1], over[2], left[0])
 
 

@@ -602,12 +602,12 @@ async def test_a_take_can_put_none(store: Keeper) -> None:
 
 
 async def test_takers_at_once_never_get_the_same(store: Keeper) -> None:
-    made = await add(store, *(generation(due_at=Moment(n % 7)) for n in range(96)))
+    made = await add(store, *(generation(due_at=Moment(n % 7)) for n in range(64)))
     taken: list[str] = []
 
     async def taker(name: str) -> None:
         nothing = 0
-        while nothing < 3:
+        while nothing < 2:
             put = {**LEASE, "lease_by": name}
             some = await store.take(Generation, "due", {}, until=Moment(100), n=2, put=put, add=ONCE)
             assert all(one.lease_by == name and one.fence == 1 for one in some)

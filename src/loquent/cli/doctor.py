@@ -2,6 +2,69 @@
 
 from __future__ import annotations
 
+import platform
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import typer
+
+from loquent import __version__
+from loquent.domain.errors import Misconfigured
+
+if TYPE_CHECKING:
+    from loquent.cli.findings import Finding
+
+COLOURS = {"✓": "green", "!": "yellow", "✗": "red"}
+
 
 def doctor() -> None:
-    """Say what is configured, what answers and what is missing, and what to do about it."""
+    """Say what is configured, what answers and what is missing, and what to do about it.
+
+    ✓ is well, ! may not be what you want, ✗ is broken and needed; then the exit code is 1. Nothing is changed.
+    """
+    from loquent.cli.findings import BAD
+
+    marks = []
+    for title, found in _sections():
+        _line(title, bold=True)
+        for each in found:
+            marks.append(each.mark)
+            _line(f"  {each.mark} {each.what}", colour=COLOURS[each.mark])
+            if each.do:
+                _line(f"      → {each.do}")
+    broken = marks.count(BAD)
+    _line(f"\n{broken} broken" if broken else "\nNothing is broken.", bold=True)
+    if broken:
+        raise typer.Exit(1)
+
+
+def _sections() -> Iterator[tuple[str, list[Finding]]]:
+    """Each part with what was found of it, as it is found."""
+    from loquent.cli import findings
+    from loquent.cli.inside import run
+    from loquent.cli.terminal import spinner
+    from loquent.wiring import load_settings
+
+    yield f"Loquent {__version__}, Python {platform.python_version()}, {platform.system()}", findings.installed()
+    try:
+        settings = load_settings()
+    except Misconfigured as error:
+        yield "Settings", [findings.Finding(findings.BAD, error.message, "docs/settings.md lists what each takes")]
+        return
+    yield "Settings", findings.configured()
+    yield "Data", [*findings.folder(settings), *run(findings.store(settings))]
+    with spinner("asking the models") as show:
+        show()
+        asked = run(findings.models(settings))
+    yield "Models", asked
+    yield "Server", [*run(findings.port(settings)), *findings.exposed(settings)]
+
+
+def _line(text: str, *, colour: str | None = None, bold: bool = False) -> None:
+    """A line; the mark in colour, on a terminal that wants any."""
+    from loquent.cli.terminal import console
+
+    mark_end = 3 if colour else len(text)
+    made = console()
+    made.print(text[:mark_end], style=colour or ("bold" if bold else ""), end="")
+    made.print(text[mark_end:])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from contextlib import aclosing
@@ -13,18 +12,12 @@ import typer
 from loquent.domain.errors import Invalid
 
 if TYPE_CHECKING:
-    from loquent.domain.requests import Parameters
+    from loquent.domain.generations import Json
     from loquent.services.generations import Begun, Wanted
     from loquent.settings import Settings
     from loquent.wiring import Services
 
 MOST_STOPS = 4
-
-
-def _real(value: float | None) -> float | None:
-    if value is not None and math.isnan(value):
-        raise typer.BadParameter("nan is not a number.")
-    return value
 
 
 def _few(values: list[str] | None) -> list[str] | None:
@@ -35,13 +28,15 @@ def _few(values: list[str] | None) -> list[str] | None:
 
 def generate(
     prompt: Annotated[str, typer.Argument(help="What to ask; - reads it from standard input.", show_default=False)],
-    model: Annotated[str | None, typer.Option("--model", "-m", help="The model to ask; see: loquent models list.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="The model to ask; see: loquent models list.")
+    ] = None,
     system: Annotated[str | None, typer.Option(help="What the model is told before, as its role.")] = None,
     max_tokens: Annotated[
         int | None, typer.Option(min=1, max=1_000_000, help="Tokens that the answer may have.")
     ] = None,
     temperature: Annotated[
-        float | None, typer.Option(min=0, max=2, callback=_real, help="0: always the likeliest word; 2: wild.")
+        float | None, typer.Option(min=0, max=2, help="0: always the likeliest word; 2: wild.")
     ] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, max=2**31 - 1, help="The same seed and prompt: the same answer.")
@@ -68,7 +63,7 @@ def generate(
 
     text = check_text(_typed(prompt), "the prompt")
     if system is None:
-        asked = {"prompt": text}
+        asked: Json = {"prompt": text}
     else:
         messages = (("system", check_text(system, "the system text")), ("user", text))
         asked = {"messages": [{"role": role, "content": content} for role, content in messages]}
@@ -80,7 +75,7 @@ def generate(
         text=text,
         model=model,
         parameters=Parameters(max_tokens=max_tokens, temperature=temperature, seed=seed, stop=stops),
-        streamed=not as_json,
+        streamed=True,  # for JSON too: what there is of one that is stopped is kept
     )
     run(_generate(load_settings(), wanted, as_user, as_json=as_json))
 

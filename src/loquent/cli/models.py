@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from typing import Annotated
+from typing import TYPE_CHECKING
 
 import typer
+
+if TYPE_CHECKING:
+    pass
 
 app = typer.Typer(help="What callers may name, and the weights of the models that run here.", no_args_is_help=True)
 

@@ -76,7 +76,9 @@ def summarize(
         if STDIN in files:  # here, where Ctrl-C ends the wait for it
             spool.write(sys.stdin.buffer.read(settings.max_upload + 1))
             spool.flush()
-        sources = [("standard input", Path(spool.name)) if each == STDIN else (_name(each), Path(each)) for each in files]
+        sources = [
+            ("standard input", Path(spool.name)) if each == STDIN else (_name(each), Path(each)) for each in files
+        ]
         written = held.enter_context(output.open("w", encoding="utf-8", newline="\n")) if output else None
         all_well = run(_summarize(settings, sources, wish, as_user, _shower(dress, written)))
     if not all_well:
@@ -132,7 +134,9 @@ async def _make(services: Services, who: Principal, name: str, path: Path, wish:
         read = await _read(services, path, name)
         bar.update(task, description=f"summarising {name}")
         begun = await services.summaries.begin(who, read.text, wish, surface=SURFACE)
-        await _follow(services, begun, lambda live: bar.update(task, total=live.steps or None, completed=live.steps_done))
+        await _follow(
+            services, begun, lambda live: bar.update(task, total=live.steps or None, completed=live.steps_done)
+        )
     except LoquentError as fault:
         error = fault
     finally:
@@ -143,9 +147,9 @@ async def _make(services: Services, who: Principal, name: str, path: Path, wish:
 
 async def _read(services: Services, path: Path, name: str) -> ReadText:
     """The text of a file; the reader says no more of one that is not there than that it cannot be opened."""
-    if path.is_dir():
+    if await asyncio.to_thread(path.is_dir):
         raise Invalid("this is a folder; name the files in it")
-    if not path.exists():
+    if not await asyncio.to_thread(path.exists):
         raise NotFound("there is no such file")
     return await services.summaries.read(path, name)
 

@@ -136,7 +136,7 @@ def _sentences(
         if look in known:
             known[look].worth *= 0.6
             continue
-        place = 1 + 1.5 / (1 + len(known) / 6)
+        place = 1 + 2 / (1 + len(known) / 6)
         place *= 1.25 if before < 0 or "\n\n" in text[before:start] else 1
         about = 1 + len(title.intersection(words)) / (2 * len(title) + 1)
         said = min(1, len(words) / FULL)
@@ -155,8 +155,8 @@ def _form(sentence: str) -> float:
     if length < 25 or _LEADERS.search(sentence):
         return 0.0
     form = 1.0
-    if length < 80:
-        form *= length / 80
+    if length < 60:
+        form *= length / 60
     if length > 300:
         form *= 300 / length
     if sentence.rstrip(CLOSING)[-1:] not in ".!?…" + STRONG:
@@ -215,7 +215,7 @@ def _rank(sentences: list[_Sentence], weights: list[float], pause: Callable[[], 
     """The walk: each step gives a sentence's rank to the others like it, in proportion."""
     degrees = [each - 1 for each in _spread(sentences, [1.0] * len(sentences), weights, pause)]
     usual = sum(degrees) / len(degrees) if degrees else 0.0
-    degrees = [max(each, usual / 2, LONE) for each in degrees]  # two that are like each other alone do not feed each other
+    degrees = [max(each, usual / 2, LONE) for each in degrees]  # a pair alike and alone does not feed itself
     chance = 1 / max(1, len(sentences))
     ranks = [chance] * len(sentences)
     for _ in range(STEPS):

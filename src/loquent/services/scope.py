@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from loquent.domain.errors import NotFound
 from loquent.domain.principals import Principal
 from loquent.domain.records import RECORDS, SCOPES, Spec
-from loquent.ports.store import COUNT_CAP, Add, Bump, Change, Page, Position, Remove, Replace, Store
+from loquent.ports.store import COUNT_CAP, Add, Change, Page, Position, Replace, Store
 
 R = TypeVar("R")
 
@@ -73,12 +73,10 @@ class Scoped:
             raise _not_found(record)
         if isinstance(change, Replace):
             return Replace(record, _bound(change.new, bounds))
-        if isinstance(change, Bump | Remove):
-            # a bump looks at the id alone, and what has no version is removed by its id alone: ask whose it is
-            by_id_alone = bool(RECORDS[type(record)].counters)
-            there = await self._store.get(type(record), record.id) if by_id_alone else []
-            if not all(_is_within(each, bounds) for each in there):
-                raise _not_found(record)
+        # a counted record is bumped and removed by its id alone, so what it says of its owner proves nothing: look
+        there = await self._store.get(type(record), record.id) if RECORDS[type(record)].counters else []
+        if not all(_is_within(each, bounds) for each in there):
+            raise _not_found(record)
         return change
 
     def _bounds(self, kind: type[Any]) -> dict[str, str]:

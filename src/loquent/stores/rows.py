@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import itemgetter
 from types import UnionType
 from typing import Any, Generic, NamedTuple, TypeVar, Union, get_args, get_origin
@@ -18,7 +18,6 @@ R = TypeVar("R")
 Row = list[Any]
 
 KEY_BYTES = 500  # of a text in an id, a key or an order: DynamoDB's sort keys have 1,024, PostgreSQL's index rows 2,700
-WHOLE = range(-(2**63), 2**63)  # what a BIGINT holds
 
 encode = msgspec.json.Encoder(enc_hook=dict).encode
 decode = msgspec.json.decode
@@ -54,6 +53,7 @@ class Rows(Generic[R]):
         self.place = {name: place for place, name in enumerate(spec.names)}
         keyed = {"id", *(name for key in spec.unique.values() for name in key)}
         keyed |= {name for order in spec.orders.values() for name in (*order.within, order.by)}
+        self.counters = frozenset(spec.counters)
         self.version_at = self.place.get("version")
         self.id_at = self.place["id"]
         self._texts_at = [(at, KEY_BYTES if self.names[at] in keyed else None) for at in self._places(str)]
@@ -78,10 +78,7 @@ class Rows(Generic[R]):
             for at, most in self._texts_at:
                 if row[at] is not None:
                     check_text(row[at], self.names[at], most)
-        try:
-            array("q", filter(None, self._wholes_of(row)))
-        except OverflowError:
-            raise Invalid("a whole number has at most 63 bits") from None
+        check_whole(filter(None, self._wholes_of(row)))
         for at in self._json_at:
             if row[at] is not None:
                 row[at] = json_text(row[at], self.names[at])
@@ -146,41 +143,49 @@ class Step(NamedTuple):
     id: str
     before: Row | None
     after: Row | None
-    by: Mapping[str, int] | None = None  # of a Bump; `after` is then what it is made of where absent
+    by: Mapping[str, int] | None  # of a Bump; `after` is then what it is made of where absent
 
 
 def steps(changes: Sequence[Change]) -> list[Step]:
     """The changes as a store carries them out; Invalid or TypeError before anything is done."""
     if len(changes) > MOST_CHANGES:
         raise Invalid(f"at most {MOST_CHANGES} changes in one write")
-    made = [_step(change) for change in changes]
-    if len(made) > 1 and len({(step.rows.kind, step.id) for step in made}) < len(made):
+    made = [_STEPS[type(change)](change) for change in changes]
+    if len(made) > 1 and len({(step.rows, step.id) for step in made}) < len(made):
         raise Invalid("one write changes a record once")
     return made
 
 
-def _step(change: Change) -> Step:
-    if isinstance(change, Add):
-        rows = rows_of(type(change.record))
-        return Step(rows, change.record.id, None, rows.row(change.record, version=1))
-    if isinstance(change, Bump):
-        rows = rows_of(type(change.record))
-        strange = change.by.keys() - set(rows.spec.counters)
-        if strange or not change.by:
-            raise TypeError(f"{rows.spec.table}: not counters: {sorted(strange)}")
-        check_values(*change.by.values())
-        return Step(rows, change.record.id, None, rows.row(change.record), change.by)
-    if isinstance(change, Remove):
-        rows = rows_of(type(change.record))
-        return Step(rows, change.record.id, rows.row(change.record), None)
-    if isinstance(change, Replace):
-        rows = rows_of(type(change.old))
-        at = rows.version_at
-        if at is None or type(change.new) is not rows.kind or change.new.id != change.old.id:
-            raise TypeError(f"{rows.spec.table}: only a versioned record is replaced, by one of its own type and id")
-        before = rows.row(change.old)
-        return Step(rows, change.old.id, before, rows.row(change.new, version=before[at] + 1))
-    raise TypeError(f"not a change: {type(change).__name__}")
+def _added(change: Add) -> Step:
+    rows = rows_of(type(change.record))
+    return Step(rows, change.record.id, None, rows.row(change.record, 1), None)
+
+
+def _bumped(change: Bump) -> Step:
+    record, by = change
+    rows = rows_of(type(record))
+    if not by or not by.keys() <= rows.counters:
+        raise TypeError(f"{rows.spec.table}: not counters: {sorted(by.keys() - rows.counters)}")
+    check_whole(by.values())
+    return Step(rows, record.id, None, rows.row(record), by)
+
+
+def _removed(change: Remove) -> Step:
+    rows = rows_of(type(change.record))
+    return Step(rows, change.record.id, rows.row(change.record), None, None)
+
+
+def _replaced(change: Replace) -> Step:
+    old, new = change
+    rows = rows_of(type(old))
+    at = rows.version_at
+    if at is None or type(new) is not rows.kind or new.id != old.id:
+        raise TypeError(f"{rows.spec.table}: only a versioned record is replaced, by one of its own type and id")
+    before = rows.row(old)
+    return Step(rows, old.id, before, rows.row(new, before[at] + 1), None)
+
+
+_STEPS: Mapping[type[Any], Callable[[Any], Step]] = {Add: _added, Bump: _bumped, Remove: _removed, Replace: _replaced}
 
 
 def put_and_added(rows: Rows[R], put: Mapping[str, Any], add: Mapping[str, int]) -> dict[str, Any]:
@@ -190,7 +195,7 @@ def put_and_added(rows: Rows[R], put: Mapping[str, Any], add: Mapping[str, int])
         raise TypeError(f"{rows.spec.table}: a take cannot set {sorted((put.keys() | add.keys()) & kept)}")
     if any(rows.shapes[name][0] is not int for name in add):
         raise TypeError(f"{rows.spec.table}: only whole numbers are added to")
-    check_values(*add.values())
+    check_whole(add.values())
     stored = {name: json_text(it, name) if rows.shapes[name][0] is Json and it else it for name, it in put.items()}
     check_values(*stored.values())
     return stored
@@ -202,8 +207,8 @@ def check_values(*values: Any) -> tuple[Any, ...]:
         if type(value) is str:
             if not value.isascii() or "\0" in value:
                 check_text(value, "")
-        elif type(value) is int and value not in WHOLE:
-            raise Invalid("a whole number has at most 63 bits")
+        elif type(value) is int:
+            check_whole((value,))
     return values
 
 
@@ -212,6 +217,14 @@ def check_position(after: Position | None) -> Position | None:
     if after is not None:
         check_values(*after)
     return after
+
+
+def check_whole(numbers: Iterable[int]) -> None:
+    """Raise Invalid where one of them is not within 64 bits."""
+    try:
+        array("q", numbers)
+    except OverflowError:
+        raise Invalid("a whole number has at most 63 bits") from None
 
 
 def check_text(text: str, field: str, most: int | None = None) -> None:

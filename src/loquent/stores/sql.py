@@ -62,6 +62,7 @@ class Sql:
         self._driver = driver
         self._statements = Statements(driver.dialect)
         self._adds: dict[Rows[Any], str] = {}
+        self._bumps: dict[tuple[Rows[Any], tuple[str, ...]], tuple[str, tuple[tuple[int, str], ...]]] = {}
 
     async def get(self, kind: type[R], *ids: str) -> list[R]:
         """See Store."""
@@ -168,8 +169,15 @@ class Sql:
         return self._adds.setdefault(rows, self._statements.add(rows).sql)
 
     def _bump(self, rows: Rows[Any], row: Row, by: Mapping[str, int]) -> Call:
-        made = list(row)
-        for name, amount in by.items():
-            made[rows.place[name]] += amount
-        counters = tuple(sorted(by, key=rows.place.__getitem__))
-        return Call(self._statements.bump(rows, counters).sql, [*made, *(by[name] for name in counters)])
+        names = tuple(by)
+        made = self._bumps.get((rows, names))
+        if made is None:
+            counters = tuple(sorted(names, key=rows.place.__getitem__))
+            places = tuple((rows.place[name], name) for name in counters)
+            made = self._bumps[rows, names] = self._statements.bump(rows, counters).sql, places
+        sql, places = made
+        for at, name in places:
+            amount = by[name]
+            row[at] += amount
+            row.append(amount)
+        return Call(sql, row)

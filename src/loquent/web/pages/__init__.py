@@ -1,1 +1,1 @@
-"""The pages: server-rendered HTML at /, the API's documentation, and the files that they load; nothing from elsewhere."""
+"""The pages: HTML at /, the API's documentation, and the files that these load; nothing comes from elsewhere."""

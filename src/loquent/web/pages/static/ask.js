@@ -2,7 +2,7 @@
 
 import { Problem, call, patiently, pause } from "./api.js";
 import { events } from "./events.js";
-import { count, show } from "./show.js";
+import { count, seconds, show } from "./show.js";
 
 const form = document.getElementById("ask");
 const answer = document.getElementById("answer");
@@ -25,7 +25,8 @@ export function watchAsk(changed) {
     begin();
     try {
       const { signal } = running;
-      await patiently(() => ask(signal), waiting, signal);
+      const json = { prompt: form.prompt.value, model: form.model.value, stream: true };
+      await patiently(() => ask(json, signal), waiting, signal);
     } catch (fault) {
       if (fault.name === "AbortError") await stopped();
       else fail(fault);
@@ -47,9 +48,8 @@ function begin() {
   stop.hidden = false;
 }
 
-async function ask(signal) {
+async function ask(json, signal) {
   const asked = performance.now();
-  const json = { prompt: form.prompt.value, model: form.model.value, stream: true };
   const response = await call("/api/v1/generations", { json, signal });
   answer.setAttribute("aria-busy", "true");
   answer.hidden = false;
@@ -79,20 +79,19 @@ function add(text) {
 
 function summed(generation, first, asked) {
   const now = performance.now();
-  const seconds = (now - asked) / 1000;
   const tokens = generation.usage?.completion_tokens;
   const parts = [generation.model];
   if (tokens !== undefined) {
-    parts.push(`${generation.usage.estimated ? "about " : ""}${count(tokens, "token")} in ${seconds.toFixed(1)} s`);
+    parts.push(`${generation.usage.estimated ? "about " : ""}${count(tokens, "token")} in ${seconds((now - asked) / 1000)}`);
     if (now - first > 50) parts.push(`${Math.round((tokens * 1000) / (now - first))} a second`);
   }
-  parts.push(`first word after ${((first - asked) / 1000).toFixed(2)} s`);
+  parts.push(`first word after ${seconds((first - asked) / 1000)}`);
   if (generation.finish_reason === "length") parts.push("cut at its greatest length");
   return parts.join(" · ");
 }
 
-function waiting(detail, seconds) {
-  status.textContent = `${detail} Trying again in ${seconds} s.`;
+function waiting(detail, left) {
+  status.textContent = `${detail}; trying again in ${left} s`;
 }
 
 function fail(fault) {

@@ -2,7 +2,7 @@
 
 import { Problem, call, patiently, pause, read } from "./api.js";
 import { events } from "./events.js";
-import { copy, count, show } from "./show.js";
+import { copy, count, seconds, show } from "./show.js";
 
 const TRIES = 5; // connections that may break while one summary is followed
 const form = document.getElementById("file");
@@ -48,7 +48,8 @@ class Card {
     try {
       const { signal } = this.aborter;
       signal.throwIfAborted();
-      const summary = await patiently(() => this.send(signal), (said, left) => this.say(`${said} Again in ${left} s.`), signal);
+      const waiting = (detail, left) => this.say(`${detail}; trying again in ${left} s`);
+      const summary = await patiently(() => this.send(signal), waiting, signal);
       this.id = summary.generation_id;
       this.say(`Reading ${count(summary.text_length, "character")}…`);
       await this.follow(signal);
@@ -110,9 +111,9 @@ class Card {
 
   finish(summary) {
     if (summary.status !== "completed") throw new Problem(0, summary.error_message || "It did not end well.");
-    const seconds = summary.processing_time === null ? "" : ` in ${summary.processing_time.toFixed(1)} s`;
+    const took = summary.processing_time === null ? "" : ` in ${seconds(summary.processing_time)}`;
     const lengths = `${count(summary.text_length, "character")} → ${summary.summary_length.toLocaleString("en")}`;
-    this.say(`${lengths}${seconds} · ${summary.model_used}`);
+    this.say(`${lengths}${took} · ${summary.model_used}`);
     const sentences = summary.sentences.map(({ text, start, end }) => {
       const item = document.createElement("li");
       item.textContent = text;

@@ -1,7 +1,7 @@
 // What was asked before: newest first, looked at again by itself while something is still being worked on.
 
 import { read } from "./api.js";
-import { copy, count, show } from "./show.js";
+import { copy, count, seconds, show } from "./show.js";
 
 const PAGE = 10;
 const AGAIN = 2000; // milliseconds between looks while something runs
@@ -68,7 +68,7 @@ function row(generation, open) {
 function about({ usage, error, created_at: created, completed_at: completed }) {
   const parts = [];
   if (usage) parts.push(`${count(usage.total_tokens, "token")}${usage.estimated ? ", estimated" : ""}`);
-  if (completed) parts.push(`${((new Date(completed) - new Date(created)) / 1000).toFixed(1)} s`);
+  if (completed) parts.push(seconds((new Date(completed) - new Date(created)) / 1000));
   if (error) parts.push(error.message);
   return parts.join(" · ");
 }

@@ -7,6 +7,8 @@ export function show(element, text) {
 
 export const count = (number, word) => `${number.toLocaleString("en")} ${word}${number === 1 ? "" : "s"}`;
 
+export const seconds = (number) => (number < 0.1 ? `${Math.ceil(number * 1000)} ms` : `${number.toFixed(1)} s`);
+
 export function copy(template) {
   return document.getElementById(template).content.firstElementChild.cloneNode(true);
 }

@@ -1,0 +1,221 @@
+"""What the doctor looks at: each part says what it found, and changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import http.client
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from loquent import stores
+from loquent.cli.serve import check_port
+from loquent.domain.errors import LoquentError, Misconfigured, ModelLoading
+from loquent.services.models import Offer
+from loquent.settings import Settings
+from loquent.wiring import build_models, model_rows
+
+OK, DOUBT, BAD = "✓", "!", "✗"
+
+LOAD_SECONDS = 60.0  # that a model may take to load
+ANSWER_SECONDS = 5.0  # that anything else may take to answer
+LITTLE_SPACE = 1_000_000_000  # bytes
+CLOCK_SECONDS = 60  # by which the newest record may lie ahead
+READERS = {"pypdf": ".pdf", "docx": ".docx"}
+PASSWORD = re.compile(r"(://[^:/@\s]*):[^/]*@")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report: how it stands, and what can be done."""
+
+    mark: str
+    what: str
+    do: str = ""
+
+
+def installed() -> list[Finding]:
+    """The parts that an extra brings and no model needs; an engine's own is told with its model."""
+    missing = [ending for module, ending in READERS.items() if find_spec(module) is None]
+    if not missing:
+        return [Finding(OK, "files of every kind can be read")]
+    what = f"{' and '.join(missing)} files cannot be read"
+    return [Finding(DOUBT, what, "pip install 'loquent[documents]'")]
+
+
+def configured() -> list[Finding]:
+    """The settings that are set, where, to what (secrets hidden); and names that look like one and are none."""
+    from dotenv import dotenv_values
+
+    file = Path(".env")
+    written = {
+        name: value or "" for name, value in (dotenv_values(file, interpolate=False) if file.is_file() else {}).items()
+    }
+    found: list[Finding] = []
+    known: set[str] = set()
+    for each in fields(Settings):
+        names = (each.metadata["env"], *each.metadata["aliases"])
+        known.update(names)
+        merged = {**written, **os.environ}
+        name = next((name for name in names if merged.get(name, "").strip()), None)
+        if name is None:
+            continue
+        where = "environment" if name in os.environ else ".env"
+        value = "(hidden)" if each.metadata["secret"] else PASSWORD.sub(r"\1:…@", merged[name].strip())
+        found.append(Finding(OK, f"{name} = {value}, from {where}"))
+    found += [
+        Finding(DOUBT, f"{name} is set, and is no setting", _nearest(name, known))
+        for name in sorted({*written, *os.environ})
+        if name.startswith("LOQUENT_") and name not in known
+    ]
+    return found or [Finding(OK, "all as shipped")]
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"perhaps {near[0]}" if near else "docs/settings.md lists them all"
+
+
+def folder(settings: Settings) -> list[Finding]:
+    """The data folder: whether it can be written, has room, keeps its secret to itself, and is not of tomorrow."""
+    path = settings.data_dir.absolute()
+    nearest = next(each for each in (path, *path.parents) if each.exists())
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        return [Finding(BAD, f"{nearest} cannot be written", "give it to this user, or set LOQUENT_DATA_DIR")]
+    free = shutil.disk_usage(nearest).free
+    room = f"{path}: {'can be written' if path.exists() else 'will be made'}, {free / 1e9:.1f} GB free"
+    found = [Finding(DOUBT if free < LITTLE_SPACE else OK, room, "make room" if free < LITTLE_SPACE else "")]
+    secret = path / "secret"
+    if not settings.secret and secret.exists() and secret.stat().st_mode & 0o077:
+        found.append(Finding(DOUBT, f"others can read {secret}, which signs access tokens", f"chmod 600 {secret}"))
+    newest = max((each.stat().st_mtime for each in path.glob("loquent.db*")), default=0.0)
+    if newest > time.time() + CLOCK_SECONDS:
+        found.append(Finding(DOUBT, "the clock stands before the newest record", "set this machine's clock"))
+    return found
+
+
+async def store(settings: Settings) -> list[Finding]:
+    """The store: its schema, its soundness, and whether it answers; one that is not there yet is not made."""
+    shown = PASSWORD.sub(r"\1:…@", settings.store_url)
+    if shown.startswith("memory"):
+        return [Finding(DOUBT, "records are kept in memory, and gone when the server stops", "unset LOQUENT_STORE")]
+    try:
+        async with asyncio.timeout(LOAD_SECONDS):
+            checked = await stores.check(settings.store_url, settings.data_dir)
+        if checked.current is None:
+            return [Finding(DOUBT, finding, "`loquent serve` makes it, too") for finding in checked.findings]
+        if checked.findings:
+            return [Finding(BAD, f"{shown}: {finding}") for finding in checked.findings]
+        records = stores.connect(settings.store_url, data_dir=settings.data_dir)
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await records.open()
+                await records.ready()
+        finally:
+            await records.close()
+    except LoquentError as error:
+        return [Finding(BAD, f"{shown}: {error.message}")]
+    except TimeoutError:
+        return [Finding(BAD, f"{shown}: no answer in {ANSWER_SECONDS:g} seconds")]
+    return [Finding(OK, f"{shown}: sound, revision {checked.current}, answers")]
+
+
+async def models(settings: Settings) -> list[Finding]:
+    """Every model: whether it would answer. One that is nobody's default may be away."""
+    try:
+        rows, offered = model_rows(settings), build_models(settings)
+    except Misconfigured as error:
+        return [Finding(BAD, error.message)]
+    unkeyed = [
+        Finding(DOUBT, f"{row.name}: {row.key_env} is not set, and the row says that its key is there")
+        for row in rows
+        if row.key_env and row.key_env != "OPENAI_API_KEY" and not os.environ.get(row.key_env)
+    ]
+    needed = {offered.default, offered.summary}
+    if not offered.default:
+        unkeyed.append(Finding(BAD, "no model can chat", "add a row to the file that LOQUENT_MODELS names"))
+    try:
+        asked = await asyncio.gather(*(_ask(offer, offer.model.name in needed) for offer in offered.offers.values()))
+    finally:
+        await offered.close()
+    return [*asked, *unkeyed]
+
+
+async def _ask(offer: Offer, is_needed: bool) -> Finding:
+    name = f"{offer.model.name} ({offer.model.engine})"
+    started = time.monotonic()
+    try:
+        async with asyncio.timeout(LOAD_SECONDS):
+            await offer.engine.open()
+            await _ready(offer)
+    except LoquentError as error:
+        return Finding(BAD if is_needed else DOUBT, f"{name}: {error.message}")
+    except TimeoutError:
+        return Finding(BAD if is_needed else DOUBT, f"{name}: no answer in {time.monotonic() - started:.0f} seconds")
+    role = ", a default" if is_needed else ""
+    return Finding(OK, f"{name}{role}: answers, after {time.monotonic() - started:.1f} s")
+
+
+async def _ready(offer: Offer) -> None:
+    """Wait while it loads. Raises what Engine.ready does, and TimeoutError where it says nothing."""
+    while True:
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await offer.engine.ready()
+        except ModelLoading:
+            await asyncio.sleep(0.1)
+        else:
+            return
+
+
+async def port(settings: Settings) -> list[Finding]:
+    """Whether the server could listen, or does already."""
+    where = f"{settings.host} port {settings.port}"
+    try:
+        check_port(settings.host, settings.port)
+    except Misconfigured as error:
+        if await asyncio.to_thread(_is_loquent, settings.host, settings.port):
+            return [Finding(OK, f"a Loquent answers on {where}")]
+        return [Finding(BAD, error.message, "end what listens there, or set PORT")]
+    return [Finding(OK, f"{where} is free")]
+
+
+def _is_loquent(host: str, port: int) -> bool:
+    """Whether what listens there says that it is one of us."""
+    asked = http.client.HTTPConnection("127.0.0.1" if host in ("0.0.0.0", "::") else host.strip("[]"), port, timeout=2)  # noqa: S104
+    try:
+        asked.request("GET", "/api/v1/health", headers={"Host": "localhost"})
+        return b'"service":"loquent"' in asked.getresponse().read(1_000)
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        asked.close()
+
+
+def exposed(settings: Settings) -> list[Finding]:
+    """What is open that perhaps should not be."""
+    found = []
+    if settings.takes_anonymous and not settings.is_loopback:
+        what = f"anybody who reaches {settings.host} is served without an account"
+        found.append(Finding(DOUBT, what, "set LOQUENT_ANONYMOUS=auto"))
+    if settings.log_content:
+        found.append(Finding(DOUBT, "prompts and answers are logged", "unset LOG_CONTENT"))
+    if settings.failpoints:
+        found.append(Finding(BAD, "LOQUENT_FAILPOINTS makes the process die on purpose", "unset it"))
+    urls = {settings.openai_base_url} if settings.openai_api_key else set()
+    for url in sorted(urls):
+        parts = urlsplit(url)
+        if parts.scheme == "http" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+            found.append(Finding(DOUBT, f"the key for {parts.hostname} travels in the clear", "use https://"))
+    return found or [
+        Finding(
+            OK, f"anonymous callers are {'served, on this machine only' if settings.takes_anonymous else 'refused'}"
+        )
+    ]

@@ -1,0 +1,521 @@
+"""The command line: each command on a folder of its own, with the models that are shipped for tests."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import pytest
+import structlog
+import typer
+from typer.testing import CliRunner, Result
+
+from loquent import __version__
+from loquent.cli import app
+from loquent.cli.inside import run
+from loquent.cli.summarize import summarize
+from loquent.domain.generations import Content, Generation
+from loquent.domain.principals import Principal
+from loquent.domain.summaries import LENGTHS
+from loquent.services.generations import Filters
+from loquent.settings import Settings
+from loquent.wiring import Services, build, load_settings
+
+ROWS = """
+[[model]]
+name = "parrot"
+engine = "echo"
+id = "echo"
+price = {input = 1, output = 2}
+
+[[model]]
+name = "extractive"
+engine = "extractive"
+id = "extractive"
+abilities = ["summary"]
+"""
+TEXT = "\n".join(
+    f"In the year {1900 + number} the river rose by {number} metres, and the town of Brugg built a higher wall."
+    for number in range(1, 60)
+)
+PASSWORD = "correct horse battery"
+Command = Callable[..., Result]
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Command]:
+    """The command line in an empty folder, its only setting the models and a data folder."""
+    for each in fields(Settings):
+        for name in (each.metadata["env"], *each.metadata["aliases"]):
+            monkeypatch.delenv(name, raising=False)
+    (tmp_path / "models.toml").write_text(ROWS)
+    monkeypatch.setenv("LOQUENT_MODELS", str(tmp_path / "models.toml"))
+    monkeypatch.setenv("LOQUENT_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    before = structlog.get_config()
+    yield lambda *arguments, **more: CliRunner().invoke(app, [str(each) for each in arguments], **more)
+    structlog.configure(**before)
+
+
+def with_services(do: Callable[[Services], Any]) -> Any:
+    """What a coroutine made from the services gives, on the data that the commands used."""
+
+    async def go() -> Any:
+        services = build(load_settings())
+        await services.open(works=False)
+        try:
+            return await do(services)
+        finally:
+            await services.close()
+
+    return run(go())
+
+
+def history(who: Callable[[Services], Principal] | None = None) -> list[tuple[Generation, Content]]:
+    """What is kept of the caller without an account, or of another; newest first."""
+
+    async def read(services: Services) -> list[tuple[Generation, Content]]:
+        asker = who(services) if who else services.accounts.who(None, "127.0.0.1")
+        page = await services.generations.page(asker, Filters(), limit=50)
+        return list(zip(page.items, await services.generations.contents(asker, page.items), strict=True))
+
+    found: list[tuple[Generation, Content]] = with_services(read)
+    return found
+
+
+# --- as a whole ------------------------------------------------------------------------------------------------------
+
+
+def commands(group: Any = None, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command with the words that call it."""
+    group = group or typer.main.get_command(app)
+    yield path, group
+    for name, each in getattr(group, "commands", {}).items():
+        yield from commands(each, (*path, name))
+
+
+@pytest.mark.parametrize("path", [path for path, _ in commands()], ids=" ".join)
+def test_every_command_has_complete_help(path: tuple[str, ...], command: Command) -> None:
+    shown = command(*path, "--help")
+    assert shown.exit_code == 0
+    found = dict(commands())[path]
+    assert found.help
+    assert found.help.splitlines()[0] in " ".join(shown.stdout.split())
+    assert [each.name for each in found.params if not getattr(each, "help", None)] == []
+
+
+def test_the_commands_are_those_that_are_promised() -> None:
+    assert {" ".join(path) for path, _ in commands()} >= {
+        *("serve", "worker", "generate", "summarize", "doctor"),
+        *("models list", "models pull", "users add", "store upgrade", "store check"),
+    }
+
+
+def test_the_version_is_told(command: Command) -> None:
+    assert command("--version").stdout == f"loquent {__version__}\n"
+
+
+def test_help_needs_nothing_heavy() -> None:
+    heavy = {"rich", "structlog", "sqlalchemy", "fastapi", "aiohttp", "pydantic", "loquent.wiring", "loquent.stores"}
+    code = f"import sys, loquent.cli; print(sorted({heavy!r} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_a_setting_that_cannot_be_read_is_one_line_and_exit_code_2(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PORT", "everything")
+    for arguments in (("generate", "hello"), ("summarize", "a.txt"), ("users", "add", "ann"), ("store", "check")):
+        done = command(*arguments)
+        assert done.exit_code == 2
+        assert done.stderr == "loquent: PORT holds 'everything'; it takes a whole number from 0 to 65535\n"
+
+
+def test_a_data_folder_that_cannot_be_used_is_one_line(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "in-use.lock").mkdir()
+    done = command("generate", "hello")
+    assert done.exit_code == 1
+    assert done.stderr.startswith("loquent: ")
+    assert done.stderr.count("\n") == 1
+    assert "in-use.lock" in done.stderr
+
+
+# --- generate --------------------------------------------------------------------------------------------------------
+
+
+def test_an_answer_goes_to_stdout_and_what_it_used_to_stderr(command: Command) -> None:
+    done = command("generate", "the river rose")
+    assert done.exit_code == 0
+    assert done.stdout == "the river rose\n"
+    assert done.stderr.startswith("parrot · 3 tokens in, 3 out · first after ")
+    assert done.stderr.rstrip().endswith("cost 0.000009")
+
+
+def test_an_answer_is_in_the_history_of_the_local_page(command: Command) -> None:
+    command("generate", "the river rose", "--seed", 7)
+    ((kept, content),) = history()
+    assert (kept.surface, kept.kind, kept.status, kept.model) == ("cli", "text", "completed", "parrot")
+    assert (content.input, content.output) == ({"prompt": "the river rose"}, "the river rose")
+    assert kept.parameters == {"seed": 7}
+
+
+def test_a_system_text_makes_a_chat(command: Command) -> None:
+    assert command("generate", "the river rose", "--system", "be brief").stdout == "the river rose\n"
+    ((kept, content),) = history()
+    assert kept.kind == "chat"
+    assert [each["role"] for each in content.input["messages"]] == ["system", "user"]
+
+
+def test_the_record_as_json_is_that_of_the_api(command: Command) -> None:
+    from loquent.web.api.generations import shown
+
+    done = command("generate", "the river rose", "--json")
+    assert done.stderr == ""
+    assert json.loads(done.stdout) == json.loads(json.dumps(shown(*history()[0])))
+
+
+def test_a_prompt_can_come_by_standard_input(command: Command) -> None:
+    assert command("generate", "-", input="die Aare stieg\n").stdout == "die Aare stieg\n"
+
+
+def test_an_answer_keeps_to_the_limits_asked_for(command: Command) -> None:
+    assert command("generate", "one two three four", "--max-tokens", 2).stdout == "one two\n"
+    assert "cut at the token limit" in command("generate", "one two three", "--max-tokens", 2).stderr
+    assert command("generate", "one two three four", "--stop", "three").stdout.strip() == "one two"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "said"),
+    [
+        (" ", "the prompt is empty"),
+        ("a\0b", "the prompt has a NUL character in it"),
+        ("\ud800", "the prompt is not UTF-8"),
+    ],
+)
+def test_a_prompt_that_is_no_text_is_refused(prompt: str, said: str, command: Command) -> None:
+    done = command("generate", prompt)
+    assert (done.exit_code, done.stdout, done.stderr) == (1, "", f"loquent: {said}\n")
+
+
+def test_standard_input_that_is_no_text_is_refused(command: Command) -> None:
+    done = command("generate", "-", input=b"caf\xe9")
+    assert (done.exit_code, done.stderr) == (1, "loquent: standard input is not UTF-8, at byte 3\n")
+
+
+def test_a_model_that_is_not_there_is_named_with_those_that_are(command: Command) -> None:
+    done = command("generate", "hello", "--model", "gpt-9")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr == "loquent: there is no model 'gpt-9'; the models are: parrot, extractive\n"
+
+
+@pytest.mark.parametrize("wrong", [("--temperature", "nan"), ("--max-tokens", "0"), ("--seed", "-1"), ("--stop", "")])
+def test_a_parameter_out_of_bounds_is_refused(wrong: tuple[str, str], command: Command) -> None:
+    done = command("generate", "hello", *wrong)
+    assert done.exit_code == 2
+    assert wrong[0] in done.stderr
+
+
+def test_at_most_four_stop_strings_are_taken(command: Command) -> None:
+    four = [word for stop in "abcd" for word in ("--stop", stop)]
+    assert command("generate", "hello", *four).exit_code == 0
+    assert command("generate", "hello", *four, "--stop", "e").exit_code == 2
+
+
+def test_what_there_is_of_a_failed_answer_is_shown_and_kept(command: Command) -> None:
+    done = command("generate", "one two three four [cut 2]")
+    assert (done.exit_code, done.stdout) == (1, "one two\n")
+    assert "· failed\nloquent: echo: " in done.stderr
+    ((kept, content),) = history()
+    assert (kept.status, content.output) == ("failed", "one two")
+
+
+def test_a_failed_record_is_printed_as_json_too(command: Command) -> None:
+    done = command("generate", "one two three [cut 2]", "--json")
+    assert done.exit_code == 1
+    assert json.loads(done.stdout)["error"]["code"] == "engine_failed"
+
+
+def test_a_user_can_be_asked_for(command: Command) -> None:
+    command("users", "add", "ann", "--password-stdin", input=PASSWORD)
+    assert command("generate", "the river rose", "--as", "ann").exit_code == 0
+    assert history() == []
+
+    async def token(services: Services) -> str:
+        return await services.accounts.log_in("ann", PASSWORD)
+
+    told = with_services(token)
+    assert len(history(lambda services: services.accounts.who(told, "127.0.0.1"))) == 1
+
+
+def test_a_user_that_is_not_there_is_said(command: Command) -> None:
+    done = command("generate", "hello", "--as", "bob")
+    assert (done.exit_code, done.stderr) == (
+        1,
+        "loquent: there is no user 'bob'; make one with: loquent users add bob\n",
+    )
+
+
+def test_the_operators_own_calls_are_not_rated(
+    command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LOQUENT_LIMIT_SUMMARIES", "1/hour")
+    (tmp_path / "a.txt").write_text(TEXT)
+    assert command("summarize", "a.txt", "a.txt", "a.txt").exit_code == 0
+
+
+# --- users -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_user_is_made_with_a_password_asked_for_twice(command: Command) -> None:
+    done = command("users", "add", "ann", "--email", "ann@example.org", input=f"{PASSWORD}\n{PASSWORD}\n")
+    assert done.exit_code == 0
+    assert done.stdout.startswith("added ann (usr_")
+    assert PASSWORD not in done.output
+
+    async def log_in(services: Services) -> str:
+        return await services.accounts.log_in("ann", PASSWORD)
+
+    assert with_services(log_in)
+
+
+def test_two_different_passwords_are_asked_for_again(command: Command) -> None:
+    done = command("users", "add", "ann", input=f"{PASSWORD}\nanother one\n{PASSWORD}\n{PASSWORD}\n")
+    assert done.exit_code == 0
+    assert "do not match" in done.stderr
+
+
+def test_a_name_that_is_taken_is_said(command: Command) -> None:
+    command("users", "add", "ann", "--password-stdin", input=PASSWORD)
+    done = command("users", "add", "ann", "--password-stdin", input=PASSWORD)
+    assert (done.exit_code, done.stderr) == (1, "loquent: username is taken\n")
+
+
+def test_a_short_password_is_refused(command: Command) -> None:
+    done = command("users", "add", "ann", "--password-stdin", input="short\n")
+    assert (done.exit_code, done.stderr) == (1, "loquent: a password has 8 to 1024 characters\n")
+
+
+def test_a_wrong_name_is_refused_before_a_password_is_asked_for(command: Command) -> None:
+    done = command("users", "add", "a/b")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr.startswith("loquent: a username has")
+
+
+def test_an_account_in_memory_is_not_made(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOQUENT_STORE", "memory:")
+    done = command("users", "add", "ann", "--password-stdin", input=PASSWORD)
+    assert done.exit_code == 2
+    assert "LOQUENT_STORE" in done.stderr
+
+
+# --- summarize -------------------------------------------------------------------------------------------------------
+
+
+def test_a_summary_says_what_was_read(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "river.md").write_text(TEXT)
+    done = command("summarize", "river.md")
+    assert done.exit_code == 0
+    title, _, summary = done.stdout.partition("\n\n")
+    assert title.startswith(f"river.md (md, {len(TEXT):,} characters, extractive, ")
+    assert summary.strip()
+    assert all(line in TEXT for line in summary.strip().splitlines())
+    ((kept, content),) = history()
+    assert (kept.kind, kept.surface, content.output.strip()) == ("summary", "cli", summary.strip())
+
+
+def test_a_bad_file_does_not_stop_the_others(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "first.txt").write_text(TEXT)
+    (tmp_path / "broken.pdf").write_bytes(b"%PDF-1.7\nnothing of use")
+    (tmp_path / "last.txt").write_text(TEXT)
+    done = command("summarize", "first.txt", "broken.pdf", "nowhere.txt", tmp_path, "last.txt")
+    assert done.exit_code == 1
+    assert [line.split()[0] for line in done.stdout.splitlines() if ".txt (" in line] == ["first.txt", "last.txt"]
+    broken, nowhere, folder = done.stderr.splitlines()
+    assert broken.startswith("loquent: broken.pdf: ")
+    assert nowhere == "loquent: nowhere.txt: there is no such file"
+    assert folder == f"loquent: {tmp_path}: this is a folder; name the files in it"
+
+
+def test_summaries_as_json_are_a_line_for_each_file(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "river.txt").write_text(TEXT)
+    done = command("summarize", "river.txt", "nowhere.txt", "--json")
+    good, bad = map(json.loads, done.stdout.splitlines())
+    assert (good["file"], good["kind"], good["characters"], good["model"]) == (
+        "river.txt",
+        "txt",
+        len(TEXT),
+        "extractive",
+    )
+    assert good["summary"] == history()[0][1].output
+    assert good["id"] == history()[0][0].id
+    assert bad["summary"] is None
+    assert bad["error"] == {"code": "not_found", "message": "there is no such file"}
+
+
+def test_summaries_can_be_written_to_a_file(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "river.txt").write_text(TEXT)
+    done = command("summarize", "river.txt", "--output", "short.txt")
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert (tmp_path / "short.txt").read_text().startswith("river.txt (txt, ")
+
+
+def test_a_file_that_is_read_is_not_written_over(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "river.txt").write_text(TEXT)
+    assert command("summarize", "river.txt", "-o", "river.txt").exit_code == 2
+    assert (tmp_path / "river.txt").read_text() == TEXT
+
+
+def test_a_text_can_come_by_standard_input(command: Command) -> None:
+    done = command("summarize", "-", input=TEXT)
+    assert done.stdout.startswith(f"standard input (txt, {len(TEXT):,} characters, ")
+    assert command("summarize", "-", "-", input=TEXT).exit_code == 2
+
+
+def test_a_length_can_be_asked_for(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "river.txt").write_text(TEXT)
+    made = {
+        length: json.loads(command("summarize", "river.txt", "--json", "--length", length).stdout) for length in LENGTHS
+    }
+    assert len(made["short"]["summary"]) < len(made["long"]["summary"])
+    assert command("summarize", "river.txt", "--length", "huge").exit_code == 2
+
+
+def test_the_lengths_are_those_that_summaries_have() -> None:
+    assert get_args(get_args(get_type_hints(summarize, include_extras=True)["length"])[0]) == tuple(LENGTHS)
+
+
+def test_a_model_that_chats_makes_a_summary_in_another_language(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "river.txt").write_text(TEXT)
+    assert command("summarize", "river.txt", "--language", "German", "--model", "parrot").exit_code == 0
+    assert history()[0][1].input["language"] == "German"
+    refused = command("summarize", "river.txt", "--language", "German")
+    assert refused.exit_code == 1
+    assert refused.stderr.startswith("loquent: river.txt: the model 'extractive' keeps to the text's own language")
+
+
+# --- store -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_store_is_made_then_sound(command: Command) -> None:
+    missing = command("store", "check")
+    assert missing.exit_code == 1
+    assert "not there yet" in missing.stderr
+    assert command("store", "upgrade").exit_code == 0
+    sound = command("store", "check")
+    assert (sound.exit_code, sound.stderr) == (0, "")
+    assert sound.stdout.endswith("sound\n")
+
+
+def test_a_file_that_is_no_database_is_said(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "loquent.db").write_text("a letter to a friend" * 100)
+    for verb in ("check", "upgrade"):
+        done = command("store", verb)
+        assert done.exit_code == 2
+        assert "not a database" in done.stderr
+
+
+# --- doctor ----------------------------------------------------------------------------------------------------------
+
+
+def lines(done: Result, mark: str) -> list[str]:
+    """What was said with that mark."""
+    return [line[4:] for line in done.stdout.splitlines() if line.startswith(f"  {mark} ")]
+
+
+def test_a_new_folder_is_healthy_and_stays_empty(command: Command, tmp_path: Path, free_port: int) -> None:
+    done = command("doctor", env={"PORT": str(free_port)})
+    assert done.exit_code == 0, done.output
+    assert lines(done, "✗") == []
+    assert not (tmp_path / "data").exists()
+    assert any(line.startswith("parrot (echo), a default: answers") for line in lines(done, "✓"))
+    assert f"PORT = {free_port}, from environment" in lines(done, "✓")
+
+
+def test_a_store_in_use_is_healthy(command: Command, free_port: int) -> None:
+    command("generate", "hello")
+    done = command("doctor", env={"PORT": str(free_port)})
+    assert done.exit_code == 0, done.output
+    assert any("loquent.db: sound" in line for line in lines(done, "✓"))
+
+
+def test_secrets_are_hidden(command: Command, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("LOQUENT_SECRET=" + "s3cret" * 8)
+    done = command("doctor", env={"PORT": "0", "LOQUENT_STORE": "memory://ann:hunter2@there/x"})
+    assert "s3cret" not in done.output
+    assert "hunter2" not in done.output
+    assert "LOQUENT_SECRET = (hidden), from .env" in lines(done, "✓")
+
+
+def test_a_name_that_is_no_setting_is_said(command: Command) -> None:
+    unknown = "_".join(("LOQUENT", "MODLE"))
+    done = command("doctor", env={"PORT": "0", unknown: "x"})
+    assert f"{unknown} is set, and is no setting" in lines(done, "!")
+    assert "perhaps LOQUENT_MODEL" in done.stdout
+
+
+def test_a_setting_that_cannot_be_read_is_broken(command: Command) -> None:
+    done = command("doctor", env={"PORT": "everything"})
+    assert done.exit_code == 1
+    assert lines(done, "✗") == ["PORT holds 'everything'; it takes a whole number from 0 to 65535"]
+
+
+def test_a_broken_database_is_broken(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "loquent.db").write_text("a letter to a friend" * 100)
+    done = command("doctor", env={"PORT": "0"})
+    assert done.exit_code == 1
+    assert any("not a database" in line for line in lines(done, "✗"))
+
+
+def test_a_default_model_that_is_away_is_broken_another_is_not(
+    command: Command, tmp_path: Path, free_port: int
+) -> None:
+    row = f'\n[[model]]\nname = "far"\nengine = "openai"\nid = "far"\nurl = "http://127.0.0.1:{free_port}/v1"\n'
+    (tmp_path / "models.toml").write_text(ROWS + row)
+    done = command("doctor", env={"PORT": "0"})
+    assert done.exit_code == 0
+    assert any(line.startswith("far (openai): ") for line in lines(done, "!"))
+    done = command("doctor", env={"PORT": "0", "LOQUENT_MODEL": "far"})
+    assert done.exit_code == 1
+    assert any(line.startswith("far (openai): ") for line in lines(done, "✗"))
+
+
+def test_a_port_in_use_is_broken_but_not_where_loquent_answers_there(command: Command) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = command("doctor", env={"PORT": str(taken.getsockname()[1])})
+    assert done.exit_code == 1
+    assert any("cannot listen on 127.0.0.1" in line for line in lines(done, "✗"))
+
+    class Ours(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'{"status":"healthy","service":"loquent","version":"0"}')
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Ours) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        done = command("doctor", env={"PORT": str(server.server_port)})
+        server.shutdown()
+        thread.join()
+    assert done.exit_code == 0
+    assert f"a Loquent answers on 127.0.0.1 port {server.server_port}" in lines(done, "✓")
+
+
+def test_what_is_open_to_everybody_is_said(command: Command) -> None:
+    done = command("doctor", env={"PORT": "0", "HOST": "0.0.0.0", "LOQUENT_ANONYMOUS": "on", "LOG_CONTENT": "on"})
+    assert "anybody who reaches 0.0.0.0 is served without an account" in lines(done, "!")
+    assert "prompts and answers are logged" in lines(done, "!")
