@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -336,6 +337,11 @@ class Settings:
         group=SEEING,
     )
     metrics: bool = setting(True, FLAG, "Whether /metrics is served.", env="LOQUENT_METRICS", group=SEEING)
+
+    @property
+    def log_number(self) -> int:
+        """The level as the standard library counts it."""
+        return logging.getLevelNamesMapping()[self.log_level]
 
     @property
     def store_url(self) -> str:

@@ -42,9 +42,11 @@ engine = "extractive"
 id = "extractive"
 abilities = ["summary"]
 """
+WHAT = ("bread", "wool", "salt", "clocks", "letters", "horses", "lamps", "cheese", "paper", "nails", "songs", "boats")
+WHERE = ("over the pass", "down the river", "to the northern market", "for the harvest", "behind the mill")
 TEXT = "\n".join(
-    f"In the year {1900 + number} the river rose by {number} metres, and the town of Brugg built a higher wall."
-    for number in range(1, 60)
+    f"In {1900 + year} the guild of Brugg sent {WHAT[year % 12]} and {WHAT[year * 7 % 11]} {WHERE[year % 5]}."
+    for year in range(1, 60)
 )
 PASSWORD = "correct horse battery"
 Command = Callable[..., Result]
@@ -278,7 +280,7 @@ def test_the_operators_own_calls_are_not_rated(
 def test_a_user_is_made_with_a_password_asked_for_twice(command: Command) -> None:
     done = command("users", "add", "ann", "--email", "ann@example.org", input=f"{PASSWORD}\n{PASSWORD}\n")
     assert done.exit_code == 0
-    assert done.stdout.startswith("added ann (usr_")
+    assert "added ann (usr_" in done.stdout
     assert PASSWORD not in done.output
 
     async def log_in(services: Services) -> str:
@@ -457,7 +459,7 @@ def test_secrets_are_hidden(command: Command, tmp_path: Path) -> None:
 
 
 def test_a_name_that_is_no_setting_is_said(command: Command) -> None:
-    unknown = "_".join(("LOQUENT", "MODLE"))
+    unknown = "LOQUENT_MODLE"
     done = command("doctor", env={"PORT": "0", unknown: "x"})
     assert f"{unknown} is set, and is no setting" in lines(done, "!")
     assert "perhaps LOQUENT_MODEL" in done.stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -24,12 +25,7 @@ LOADED_SECONDS = 0.1  # between looks at a model that loads
 
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Run it to its end, logging only what goes wrong. Ctrl-C cancels it, waits for what it keeps, then is raised."""
-    import structlog
-
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(30),  # warnings and worse
-        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
-    )
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s: %(message)s")
     return asyncio.run(work)
 
 

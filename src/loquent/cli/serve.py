@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from loquent.domain.errors import Misconfigured
+from loquent.domain.log import Log
 
 if TYPE_CHECKING:
     from loquent.settings import Settings
@@ -83,9 +84,7 @@ def until_told(loop: asyncio.AbstractEventLoop) -> asyncio.Event:
 
 
 async def _serve(app: Edge, settings: Settings) -> None:
-    import structlog
-
-    log = structlog.get_logger("loquent.serve")
+    log = Log("loquent.serve")
     told = until_told(asyncio.get_running_loop())
     services = app.services
     await services.open()

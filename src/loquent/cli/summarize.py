@@ -201,7 +201,8 @@ def _as_text(made: Made) -> str | None:
         return None
     pages = f", {made.read.pages} page{'s' * (made.read.pages != 1)}" if made.read.pages is not None else ""
     what = f"{made.read.kind}{pages}, {len(made.read.text):,} characters, {made.generation.model}"
-    return f"{made.file} ({what}, {made.seconds:.1f} s)\n\n{made.content.output.strip()}\n"
+    cut = ", cut at the token limit" if made.generation.finish_reason == "length" else ""
+    return f"{made.file} ({what}, {made.seconds:.1f} s{cut})\n\n{made.content.output.strip()}\n"
 
 
 def _as_json(made: Made) -> str:
@@ -213,6 +214,7 @@ def _as_json(made: Made) -> str:
             "pages": read.pages if read else None,
             "characters": len(read.text) if read else None,
             "summary": made.content.output if made.content and error is None else None,
+            "finish_reason": generation.finish_reason if generation else None,
             "model": generation.model if generation else None,
             "id": generation.id if generation else None,
             "seconds": round(made.seconds, 3),

@@ -157,7 +157,9 @@ def held(current: Generation, fence: int) -> Generation:
 
 
 def extended(current: Generation, lease_until: Moment, *, steps_done: int, steps: int, characters: int) -> Generation:
-    """A heartbeat: the lease goes on, the progress is told."""
+    """A heartbeat: the lease goes on, the progress is told. Raises Fenced where it is over: nothing revives it."""
+    if current.status != PROCESSING:
+        raise Fenced(f"{current.id} is not running")
     return replace(current, due_at=lease_until, steps_done=steps_done, steps=steps, output_characters=characters)
 
 

@@ -16,7 +16,7 @@ def new(prefix: str) -> str:
     global _last
     moment = max(now(), _last + 1)
     _last = moment
-    return f"{prefix}_{_head(moment):016x}{(0b10 << 62) | (int.from_bytes(os.urandom(8), 'big') >> 2):016x}"
+    return f"{prefix}_{_head(moment):016x}{(0b10 << 62) | _random_62():016x}"
 
 
 def floor(prefix: str, moment: Moment) -> str:
@@ -36,6 +36,28 @@ def from_uuid(prefix: str, text: str) -> str | None:
     except ValueError:
         return None
     return f"{prefix}_{read.hex}" if str(read) == text.lower() else None
+
+
+_pool = b""
+_used = 0
+
+
+def _random_62() -> int:
+    """62 bits from the system's generator, fetched many at a time: a call of the system for each costs too much."""
+    global _pool, _used
+    if _used + 8 > len(_pool):
+        _pool, _used = os.urandom(2_048), 0
+    _used += 8
+    return int.from_bytes(_pool[_used - 8 : _used], "big") >> 2
+
+
+def _forget() -> None:
+    """A child process must not say what its parent will say."""
+    global _pool
+    _pool = b""
+
+
+os.register_at_fork(after_in_child=_forget)
 
 
 def _head(moment: int) -> int:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
-from loquent.domain.clock import Moment, day
+from loquent.domain.clock import SECOND, Moment, day
+
+DAY = 86_400 * SECOND
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +53,13 @@ class UsageDay:
 
 def usage_day(tenant: str, owner: str, model: str, moment: Moment) -> UsageDay:
     """The counter, at zero, that a use at that moment is added to."""
-    on = day(moment)
+    on = _day(moment // DAY)
     return UsageDay(f"use_{on}/{tenant}/{owner}/{model}", tenant, owner, on, model)
+
+
+@lru_cache(maxsize=4)
+def _day(number: int) -> str:
+    return day(Moment(number * DAY))
 
 
 def estimate_tokens(text: str) -> int:

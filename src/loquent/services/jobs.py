@@ -6,8 +6,6 @@ import asyncio
 import os
 import socket
 
-import structlog
-
 from loquent.domain import failpoints
 from loquent.domain.clock import SECOND, later, now
 from loquent.domain.errors import EngineFailed, LoquentError, Stale
@@ -24,6 +22,7 @@ from loquent.domain.generations import (
     restarted,
 )
 from loquent.domain.idempotency import Repeat
+from loquent.domain.log import Log
 from loquent.domain.requests import from_stored
 from loquent.domain.usage import estimate_tokens
 from loquent.ports.queue import Queue
@@ -33,7 +32,7 @@ from loquent.services.live import INTERRUPTED, Live
 from loquent.services.models import Models
 from loquent.services.runner import Runner, interruption
 
-log = structlog.get_logger("loquent.jobs")
+log = Log("loquent.jobs")
 SWEEP = 200  # records that one look for what is out of date handles
 
 

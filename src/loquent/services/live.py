@@ -32,6 +32,7 @@ class Live:
         "finish_reason",
         "first_at",
         "generation",
+        "is_ending",
         "length",
         "offer",
         "parameters",
@@ -62,6 +63,7 @@ class Live:
         self.streamed = streamed
         self.saved = saved
         self.saving: asyncio.Task[None] | None = None
+        self.is_ending = False
         self.stopped: str | None = None
         self.first_at: Moment | None = None
         self.steps = self.steps_done = self.length = 0
@@ -153,9 +155,12 @@ class Live:
 
     def written(self, generation: Generation, content: Content) -> None:
         """Both are in the store now, as given but for the version that the store counts on."""
+        self.saved = True
+        if self.is_ending:  # no write comes after this one, so the versions matter no more
+            self.generation, self.content = generation, content
+            return
         self.generation = replace(generation, version=generation.version + 1)
         self.content = replace(content, version=content.version + 1) if content is not self.content else content
-        self.saved = True
 
     def _estimate(self, text: str, status: str) -> Usage:
         if status != COMPLETED and self.first_at is None:

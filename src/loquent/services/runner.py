@@ -12,8 +12,6 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import structlog
-
 from loquent.domain import failpoints
 from loquent.domain.clock import SECOND, Moment, later, now
 from loquent.domain.errors import EngineFailed, EngineTimeout, Fenced, LoquentError, NotFound, Stale, Taken, Unavailable
@@ -30,6 +28,7 @@ from loquent.domain.generations import (
     released,
     retried,
 )
+from loquent.domain.log import Log
 from loquent.domain.usage import usage_day
 from loquent.ports.engine import Chunk
 from loquent.ports.store import Add, Bump, Change, Replace, Store
@@ -38,7 +37,7 @@ from loquent.services import metrics
 from loquent.services.amend import amend
 from loquent.services.live import Live
 
-log = structlog.get_logger("loquent.runner")
+log = Log("loquent.runner")
 
 Recipe = Callable[[Live], AsyncIterator[Chunk]]
 """What to ask of the engine for one kind of generation; runs inside the runner, one piece after the other."""
@@ -144,6 +143,7 @@ class Runner:
 
     async def _end(self, live: Live, chunks: AsyncIterator[Chunk], outcome: Outcome | None) -> None:
         """Free the engine, write the end, let followers know; to its end also where the caller has gone."""
+        live.is_ending = True
         try:
             if outcome is None and (close := getattr(chunks, "aclose", None)):
                 await close()
@@ -277,8 +277,8 @@ class Runner:
         known = [live.generation.id for live in running if live.saved]
         current = {record.id: record for record in await self._store.get(Generation, *known)} if known else {}
         for live in running:
-            if live.generation.id not in self.lives or live.stopped is not None:
-                continue
+            if live.is_ending or live.stopped is not None:
+                continue  # it has ended, or will, while we looked: its last write is not ours to follow
             if live.generation.id in known and self._lost(live, current.get(live.generation.id)):
                 continue
             live.saving = asyncio.create_task(self._checkpoint(live))

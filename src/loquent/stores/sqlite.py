@@ -28,6 +28,8 @@ PRAGMAS = {
     "busy_timeout": "5000",  # milliseconds
     "foreign_keys": "ON",
     "temp_store": "MEMORY",
+    "cache_size": "-16000",  # KiB, of each connection
+    "wal_autocheckpoint": "4000",  # pages: a page that changes often is copied to the database less often
 }
 OPTIONS = ("busy_timeout", "max_page_count", "cache_size", "mmap_size", "wal_autocheckpoint")
 """What a URL may set: sqlite:///loquent.db?busy_timeout=1000. ``max_page_count`` bounds the size of the file."""

@@ -17,6 +17,7 @@ from loquent.web.errors import Plain, Refused, invalid
 M = TypeVar("M", bound=BaseModel)
 DEEPEST = 64  # levels of nesting
 LARGEST = 2**63 - 1
+FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 
 class Wire(BaseModel):
@@ -29,29 +30,51 @@ class HungUp(Exception):
     """The client has gone."""
 
 
-def bounded(receive: Receive, *, most: int, seconds: float) -> Receive:
-    """The same, with a bound on the bytes of the body and on the time that they take to come."""
-    got, deadline, whole = 0, asyncio.get_running_loop().time() + seconds, False
+class Bounded:
+    """A request's ``receive`` with a bound on the bytes of its body, and on the time that they take to come.
 
-    async def receive_bounded() -> Message:
-        nonlocal got, whole
-        if whole:
-            return await receive()
+    The timer belongs to the request's task: a fifth of what asyncio.timeout costs, on the way of every request.
+    """
+
+    __slots__ = ("_got", "_late", "_most", "_receive", "_seconds", "_task", "_timer", "_whole")
+
+    def __init__(self, receive: Receive, task: asyncio.Task[Any], *, most: int, seconds: float) -> None:
+        self._receive = receive
+        self._task = task
+        self._most = most
+        self._seconds = seconds
+        self._got = 0
+        self._late = self._whole = False
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._ring)
+
+    async def __call__(self) -> Message:
+        """See ASGI. Raises Refused where a bound is passed."""
+        if self._whole:
+            return await self._receive()
         try:
-            async with asyncio.timeout_at(deadline):
-                message = await receive()
-        except TimeoutError:
-            raise Refused(Plain(408, f"the body did not come within {seconds:g} seconds")) from None
+            message = await self._receive()
+        except asyncio.CancelledError:
+            if self._late and self._task.uncancel() == 0:
+                raise Refused(Plain(408, f"the body did not come within {self._seconds:g} seconds")) from None
+            raise
         if message["type"] == "http.request":
-            got += len(message.get("body", b""))
-            whole = not message.get("more_body", False)
-            if got > most:
-                raise Refused(TooLarge(f"the body is over {most} bytes"))
+            self._got += len(message.get("body", b""))
+            if self._got > self._most:
+                raise Refused(TooLarge(f"the body is over {self._most} bytes"))
+            self._whole = not message.get("more_body", False)
         else:
-            whole = True
+            self._whole = True
+        if self._whole:
+            self._timer.cancel()
         return message
 
-    return receive_bounded
+    def close(self) -> None:
+        """The request is answered: nothing is waited for any more."""
+        self._timer.cancel()
+
+    def _ring(self) -> None:
+        self._late = True
+        self._task.cancel()
 
 
 async def read_body(receive: Receive) -> bytes:
@@ -76,13 +99,7 @@ def read_json(body: bytes) -> Any:
     if not body:
         raise Invalid("the body is empty; it takes JSON")
     try:
-        read = json.loads(
-            body.decode(),
-            object_pairs_hook=_object,
-            parse_constant=_constant,
-            parse_float=_float,
-            parse_int=_int,
-        )
+        read = STRICT.decode(body.decode())
     except UnicodeDecodeError as error:
         raise Invalid(f"the body is not UTF-8, at byte {error.start}") from None
     except json.JSONDecodeError as error:
@@ -110,6 +127,13 @@ def check_is_json(content_type: str | bytes | None) -> None:
     media = said.partition(";")[0].strip().lower()
     if media != "application/json" and not (media.startswith("application/") and media.endswith("+json")):
         raise Unsupported(f"the body takes Content-Type: application/json, not {media[:100] or 'none'!r}")
+
+
+def check_is_form(content_type: str | None) -> None:
+    """Raise Unsupported where a body does not say that it is a form."""
+    media = (content_type or "").partition(";")[0].strip().lower()
+    if media not in FORMS:
+        raise Unsupported(f"the body takes Content-Type: {' or '.join(FORMS)}, not {media[:100] or 'none'!r}")
 
 
 class StrictRequest(Request):
@@ -147,6 +171,9 @@ def _int(text: str) -> int:
     if len(text) > 20 or abs(value := int(text)) > LARGEST:
         raise Invalid(f"the number {text[:40]} is out of range")
     return value
+
+
+STRICT = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant, parse_float=_float, parse_int=_int)
 
 
 def _walk(read: Any, see: Callable[[Any, int], None]) -> None:

@@ -1,4 +1,4 @@
-"""What routes are given: the services, who asks, and the strict way to read a body."""
+"""What routes are given: the services, who asks, and the strict way to read a query and a body."""
 
 from __future__ import annotations
 
@@ -6,22 +6,33 @@ from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
 from fastapi import Depends, Request, Response
+from fastapi.params import Form
 from fastapi.routing import APIRoute
 
+from loquent.domain.errors import Invalid
 from loquent.domain.principals import Principal
-from loquent.web.body import StrictRequest
+from loquent.web.body import StrictRequest, check_is_form, check_is_json
 from loquent.web.direct import address, bearer
 from loquent.wiring import Services
 
 
 class StrictRoute(APIRoute):
-    """A route whose JSON body is read strictly."""
+    """A route that looks at who asks before it reads a body, and reads query and body strictly."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The usual one, over a StrictRequest."""
         handle = super().get_route_handler()
+        for_known = any(each.call is _who for each in self.dependant.dependencies)
+        check = None
+        if self.body_field is not None:
+            check = check_is_form if isinstance(self.body_field.field_info, Form) else check_is_json
 
         async def strictly(request: Request) -> Response:
+            if for_known:
+                _who(request)
+            if check is not None:
+                check(request.headers.get("content-type"))
+            _check_query(request)
             return await handle(StrictRequest(request.scope, request.receive))
 
         return strictly
@@ -36,6 +47,14 @@ def _who(request: Request) -> Principal:
     """Who asks; a route that takes this lets nobody in who is not known, or anonymous where that is allowed."""
     services: Services = request.scope["loquent.services"]
     return services.accounts.who(bearer(request.headers.get("authorization")), address(request.scope))
+
+
+def _check_query(request: Request) -> None:
+    """Raise Invalid where a name stands twice: which of the two is meant nobody knows."""
+    given = [name for name, _ in request.query_params.multi_items()]
+    if len(set(given)) < len(given):
+        twice = next(name for name in given if given.count(name) > 1)[:100]
+        raise Invalid(f"{twice} stands twice in the query", field=twice)
 
 
 Ours = Annotated[Services, Depends(_services)]

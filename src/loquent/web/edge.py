@@ -10,19 +10,20 @@ import asyncio
 import re
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
-import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from loquent.domain import ids
 from loquent.domain.errors import LoquentError, TooLarge, Unavailable
+from loquent.domain.log import Log, request
 from loquent.services import metrics
-from loquent.web.body import HungUp, bounded
+from loquent.web.body import Bounded, HungUp
 from loquent.web.errors import Dress, Headers, Plain, ours, problem
 from loquent.wiring import Services
 
-log = structlog.get_logger("loquent.http")
+log = Log("loquent.http")
+PORT = re.compile(r":\d*$")
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 MOST_HEADERS, MOST_HEADER_BYTES = 100, 65_536
 GONE = 499  # the log's word for a client that hung up; never sent
@@ -68,9 +69,10 @@ class Edge:
         request_id = given.decode() if REQUEST_ID.fullmatch(given) else ids.new("req")
         scope["loquent.request_id"] = request_id
         scope["loquent.services"] = self.services
+        task = scope["loquent.task"] = cast("asyncio.Task[Any]", asyncio.current_task())
         path: str = scope["path"]
-        structlog.contextvars.clear_contextvars()
-        structlog.contextvars.bind_contextvars(request_id=request_id)
+        bound: Bounded | None = None
+        request.set(request_id)
         answered, whole = 0, False
 
         async def sending(message: Message) -> None:
@@ -85,7 +87,8 @@ class Edge:
         try:
             self._check(scope, headers)
             app = self._direct.get(path) if scope["method"] == "POST" else None
-            await (app or self._app)(scope, self._bound(scope, headers, receive), sending)
+            bound = self._bound(scope, headers, receive, task)
+            await (app or self._app)(scope, bound or receive, sending)
         except HungUp:
             answered = answered or GONE
         except asyncio.CancelledError:
@@ -103,6 +106,8 @@ class Edge:
             await sending({"type": "http.response.start", "status": status, "headers": extra})
             await sending({"type": "http.response.body", "body": body})
         finally:
+            if bound is not None:
+                bound.close()
             self._note(scope, path, answered, time.perf_counter() - began)
 
     def dress(self, path: str) -> Dress:
@@ -113,24 +118,25 @@ class Edge:
         if self.is_stopping and scope["method"] != "GET":
             raise Unavailable("the server is stopping", retry_after=5)
         raw = scope["headers"]
-        if len(raw) > MOST_HEADERS or sum(len(name) + len(value) for name, value in raw) > MOST_HEADER_BYTES:
+        if len(raw) > MOST_HEADERS or _bytes_of(headers) > MOST_HEADER_BYTES:
             raise Plain(431, f"a request takes at most {MOST_HEADERS} headers of {MOST_HEADER_BYTES} bytes in all")
         if not self._any_host:
             host = headers.get(b"host", b"").decode("latin-1")
-            name = host.rpartition(":")[0] if re.search(r":\d*$", host) else host
-            if name.lower() not in self._hosts:
+            if PORT.sub("", host).lower() not in self._hosts:
                 raise Plain(
                     421, f"the host {host[:100]!r} is not served here; LOQUENT_ALLOWED_HOSTS names those that are"
                 )
 
-    def _bound(self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive) -> Receive:
+    def _bound(
+        self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive, task: asyncio.Task[Any]
+    ) -> Bounded | None:
         length = headers.get(b"content-length")
         if length is None and b"transfer-encoding" not in headers:
-            return receive
+            return None
         most = self._max_upload if scope["path"].rstrip("/") in self._uploads else self._max_body
         if length is not None and (not length.isdigit() or int(length) > most):
             raise TooLarge(f"the body is over {most} bytes")
-        return bounded(receive, most=most, seconds=self._body_seconds)
+        return Bounded(receive, task, most=most, seconds=self._body_seconds)
 
     def _note(self, scope: Scope, path: str, status: int, seconds: float) -> None:
         route = path if path in self._direct else _template(scope)
@@ -141,6 +147,10 @@ class Edge:
         counter.inc()
         self._timers[route].observe(seconds)
         log.info("request", method=scope["method"], path=path, status=status, ms=round(seconds * 1000, 2))
+
+
+def _bytes_of(headers: Mapping[bytes, bytes]) -> int:
+    return sum(map(len, headers)) + sum(map(len, headers.values()))
 
 
 def _template(scope: Scope) -> str:

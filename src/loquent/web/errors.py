@@ -63,9 +63,10 @@ SHOWN_FAULTS = 3  # faults of one body that a message names
 class Plain(LoquentError):
     """An error of HTTP itself, with its status."""
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
         self.status = status
+        self.headers = headers or {}
         self.code = TITLES.get(status, "error").lower().replace(" ", "_")
 
 
@@ -97,7 +98,7 @@ def ours(error: Exception) -> LoquentError:
             return NotFound("there is nothing at this path")
         if error.status_code == 413:
             return TooLarge(str(error.detail))
-        return Plain(error.status_code, str(error.detail))
+        return Plain(error.status_code, str(error.detail), error.headers)
     return Plain(500, "an unexpected fault; the log says more, by the request's id")
 
 
@@ -132,6 +133,8 @@ def about(error: LoquentError) -> Headers:
     if after is not None:
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(after))))
         headers.append((b"retry-after-ms", b"%d" % max(1, math.ceil(after * 1000))))
+    if isinstance(error, Plain):
+        headers += [(name.lower().encode(), value.encode()) for name, value in error.headers.items()]
     if isinstance(error, errors.Unauthenticated):
         headers.append((b"www-authenticate", b"Bearer"))
     if isinstance(state := getattr(error, "state", None), State):

@@ -34,16 +34,15 @@ class Watch:
     ``after`` seconds: shorter work is not watched, which is cheaper than to watch it.
     """
 
-    def __init__(self, receive: Receive, *, after: float = 0.0) -> None:
+    def __init__(self, scope: Scope, receive: Receive, *, after: float = 0.0) -> None:
         self._receive = receive
         self._after = after
-        self._task: asyncio.Task[Any] | None = None
+        self._task: asyncio.Task[Any] = scope["loquent.task"]
         self._timer: asyncio.TimerHandle | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._gone = False
 
     def __enter__(self) -> Watch:
-        self._task = asyncio.current_task()
         if self._after:
             self._timer = asyncio.get_running_loop().call_later(self._after, self._begin)
         else:
@@ -55,8 +54,7 @@ class Watch:
             self._timer.cancel()
         if self._watcher is not None:
             self._watcher.cancel()
-        was_ours = self._gone and isinstance(fault, asyncio.CancelledError)
-        if was_ours and self._task is not None and self._task.uncancel() == 0:
+        if self._gone and isinstance(fault, asyncio.CancelledError) and self._task.uncancel() == 0:
             raise HungUp from None
 
     def _begin(self) -> None:
@@ -66,8 +64,7 @@ class Watch:
         while (await self._receive())["type"] != "http.disconnect":
             pass
         self._gone = True
-        if self._task is not None:
-            self._task.cancel()
+        self._task.cancel()
 
 
 class EventStream:
@@ -99,7 +96,7 @@ class EventStream:
         self._sent = loop.time()
         self._timer = loop.call_later(QUIET, self._tick, loop, send)
         try:
-            with Watch(receive):
+            with Watch(scope, receive):
                 async for data in self._events:
                     if not self._begun:
                         await self._begin(send)

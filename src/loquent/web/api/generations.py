@@ -86,7 +86,7 @@ async def create_generation(call: Call) -> None:
         await stream(call.scope, call.receive, call.send)
         return
     if begun.live is not None:
-        with Watch(call.receive, after=UNWATCHED):
+        with Watch(call.scope, call.receive, after=UNWATCHED):
             await generations.collect(begun)
     await call.reply(encode(*begun.now()), headers=_headers(begun))
 

@@ -193,7 +193,7 @@ async def _answer(
         await stream(call.scope, call.receive, call.send)
         return
     if begun.live is not None:
-        with Watch(call.receive, after=UNWATCHED):
+        with Watch(call.scope, call.receive, after=UNWATCHED):
             await generations.collect(begun)
     generation, content = begun.now()
     await call.reply(msgspec.json.encode(_whole(generation, content.output, kind)), headers=headers)

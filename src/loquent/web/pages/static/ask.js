@@ -57,8 +57,8 @@ async function ask(json, signal) {
   for await (const { name, data } of events(response.body)) {
     const told = JSON.parse(data);
     if (name === "delta") {
+      if (first === undefined) status.textContent = "Answering…";
       first ??= performance.now();
-      status.textContent = "Answering…";
       add(told.text);
     } else if (name === "done") {
       over = summed(told, first ?? asked, asked); // read on to the end: leaving now would be hanging up
@@ -66,7 +66,7 @@ async function ask(json, signal) {
       throw new Problem(told.status, told.detail);
     }
   }
-  if (!over) throw new Problem(0, "The answer broke off.");
+  if (!over) throw new Error("cut");
   status.textContent = over;
 }
 
@@ -97,7 +97,7 @@ function waiting(detail, left) {
 function fail(fault) {
   status.textContent = "";
   answer.hidden = !said.data;
-  show(problem, fault.message);
+  show(problem, fault instanceof Problem ? fault.message : "The answer broke off.");
 }
 
 // The server sees that we hung up, and keeps what there is: a moment later it stands in the history.
