@@ -214,7 +214,7 @@ def routes() -> str:
     from fastapi.routing import iter_route_contexts
 
     from loquent.web.app import make_routes
-    from loquent.web.direct import Direct
+    from loquent.web.edge import BOTH_SPELLINGS
 
     listed: dict[str, dict[tuple[str, str], str]] = {title: {} for title in SURFACES.values()}
     found = list(iter_route_contexts(make_routes(None).routes))
@@ -224,7 +224,7 @@ def routes() -> str:
         methods = " ".join(sorted((route.methods or {"GET"}) - {"HEAD"}))
         path = str(route.path)
         bare = path.rstrip("/") or "/"
-        twice = isinstance(route.endpoint, Direct) or {bare, f"{bare}/"} <= spelled
+        twice = path.startswith(BOTH_SPELLINGS) or {bare, f"{bare}/"} <= spelled
         shown = f"{bare}[/]" if twice else path
         row = f"| {methods} | `{shown}` | {_who(route)} | {_cell(_what(route))} |"
         if _summary(route) or (shown, methods) not in listed[title]:

@@ -56,6 +56,7 @@ async def ask(
     headers: Headers = (),
     body: bytes | Iterable[bytes] | None = None,
     ends: bool = True,
+    leaves: bool = False,
     length: int | None = None,
     host: bool = True,
     address: str = "127.0.0.1",
@@ -63,7 +64,8 @@ async def ask(
 ) -> Answer:
     """One request. ``body`` in pieces is chunked, unless ``length`` is told; ``ends`` False: its end never comes.
 
-    ``seen`` is shown each piece of the answer; once it says True the client hangs up.
+    ``leaves``: the client hangs up when it has sent that; ``seen`` is shown each piece of the answer, and once it
+    says True the client hangs up then.
     """
     path, _, query = target.partition("?")
     pieces = [] if body is None else [body] if isinstance(body, bytes) else list(body)
@@ -86,6 +88,8 @@ async def ask(
         "server": ("localhost", 80),
     }
     answer, gone, given = Answer(), asyncio.Event(), 0
+    if leaves:
+        gone.set()
 
     async def receive() -> dict[str, Any]:
         nonlocal given

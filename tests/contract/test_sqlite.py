@@ -11,13 +11,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from loquent import stores
 from loquent.domain import ids
 from loquent.domain.clock import Moment
-from loquent.domain.errors import Misconfigured, Stale, Taken, Unavailable
+from loquent.domain.errors import Invalid, Misconfigured, Stale, Taken, Unavailable
 from loquent.domain.generations import Content
 from loquent.domain.usage import UsageDay
 from loquent.domain.users import User
@@ -140,6 +141,78 @@ async def test_a_locked_database_is_unavailable_and_heals(tmp_path: Path) -> Non
         await store.ready()
         await store.write(Add(content(1)))
         assert await count(store) == 1
+
+
+REFUSED = """
+import asyncio, resource, sys
+from pathlib import Path
+from loquent import stores
+from loquent.domain.errors import Unavailable
+from loquent.domain.generations import Content
+from loquent.ports.store import Add
+
+async def main():
+    store = stores.connect(f"sqlite:///{sys.argv[1]}/loquent.db", data_dir=Path(sys.argv[1]))
+    await store.open()
+    await store.write(Add(Content("gen_1", 0, "t", "a", {}, "")))
+    assert await store.count(Content, "all", {}) == 1
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))  # no file may grow beyond
+    writes = [store.write(Add(Content(f"gen_no_{n}", 0, "t", "a", {}, "x" * 9000))) for n in range(20)]
+    outcomes = await asyncio.gather(*writes, return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} == {Unavailable}, outcomes
+    assert await store.count(Content, "all", {}) == 1
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    await store.ready()
+    await store.write(Add(Content("gen_2", 0, "t", "a", {}, "")))
+    assert await store.count(Content, "all", {}) == 2
+    await store.close()
+
+asyncio.run(main())
+"""
+
+
+async def test_a_disk_that_refuses_the_commit_is_unavailable_and_heals(tmp_path: Path) -> None:
+    assert run(REFUSED, tmp_path) == (0, "")
+
+
+async def test_values_of_a_wrong_type_are_their_callers_fault_alone(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        bad: Any = replace(user("bad"), is_active={})
+        good = [store.write(Add(user(f"good{n}"))) for n in range(10)]
+        outcomes = await asyncio.gather(*good[:5], store.write(Add(bad)), *good[5:], return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes if outcome] == [Invalid]
+        with pytest.raises(OverflowError):
+            await store.write(Add(replace(bad, is_active=2**70)))
+        await store.write(Add(user("after")))
+        assert await store.count(User, "all", {}) == 11
+
+
+async def test_two_event_loops_share_a_store(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+
+        async def some(start: int) -> None:
+            await asyncio.gather(*(store.write(Add(content(n, 10))) for n in range(start, start + 50)))
+            assert len(await store.get(Content, *(content(n).id for n in range(start, start + 50)))) == 50
+
+        await asyncio.gather(some(0), asyncio.to_thread(asyncio.run, some(100)), some(200))
+        assert await count(store) == 150
+
+
+async def test_a_loop_that_has_ended_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    async with opened(tmp_path, "?busy_timeout=3000") as store:
+
+        async def leaves() -> None:
+            asyncio.ensure_future(store.write(Add(content(1))))  # noqa: RUF006  # left behind on purpose
+            await asyncio.sleep(0.01)
+
+        with closing(beside(tmp_path)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            await asyncio.to_thread(asyncio.run, leaves())
+            writing = asyncio.create_task(store.write(Add(content(2))))
+            await asyncio.sleep(0.01)
+            other.execute("COMMIT")
+            await writing
 
 
 async def test_a_write_waits_for_a_short_lock(tmp_path: Path) -> None:

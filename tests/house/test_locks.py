@@ -70,6 +70,14 @@ def test_a_lock_holds_what_is_asked_for(name: str) -> None:
             assert asked.specifier.contains(version, prereleases=True), f"{name}.lock pins {asked.name} {version}"
 
 
+@pytest.mark.parametrize("name", ["serve", "dev"])
+def test_a_lock_holds_nothing_that_is_asked_for_no_more(name: str) -> None:
+    asked = {canonicalize_name(Requirement(line).name) for line in ASKED[name]}
+    blocks = re.split(r"^(?=[a-z0-9])", (FOLDER / f"{name}.lock").read_text(), flags=re.MULTILINE)
+    held = {block.partition("==")[0] for block in blocks if "(pyproject.toml" in block}
+    assert {canonicalize_name(package.partition("[")[0]) for package in held} == asked - {"loquent"}
+
+
 def test_tests_run_on_the_versions_that_are_served() -> None:
     served, tested = versions("serve"), versions("dev")
     assert {name: tested.get(name) for name in served} == served

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import io
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -58,6 +60,8 @@ def loquent(
 
     Settings come from the environment and from a .env file in this folder.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a letter is no fault
 
 
 for command in (serve.serve, worker.worker, generate.generate, summarize.summarize, doctor.doctor):

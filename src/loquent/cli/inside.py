@@ -25,7 +25,11 @@ LOADED_SECONDS = 0.1  # between looks at a model that loads
 
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Run it to its end, logging only what goes wrong. Ctrl-C cancels it, waits for what it keeps, then is raised."""
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s: %(message)s")
+    from loquent.web.observe import AsText
+
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(AsText())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     return asyncio.run(work)
 
 

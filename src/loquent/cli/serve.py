@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import resource
 import signal
 import socket
 from collections.abc import Callable, Coroutine
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from loquent.web.edge import Edge
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+OPEN_FILES = 65_536
 HEADER_SECONDS = 10  # in which a connection must have sent its headers
 
 
@@ -83,15 +86,26 @@ def until_told(loop: asyncio.AbstractEventLoop) -> asyncio.Event:
     return told
 
 
+def raise_open_files() -> None:
+    """Let as many connections be open as the system allows this process: a thousand streams hold two thousand."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = min(hard, OPEN_FILES) if hard != resource.RLIM_INFINITY else OPEN_FILES
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
 async def _serve(app: Edge, settings: Settings) -> None:
     log = Log("loquent.serve")
     told = until_told(asyncio.get_running_loop())
+    raise_open_files()
     services = app.services
     await services.open()
     try:
         server, stop = SERVERS[settings.server](app, settings)
         serving = asyncio.create_task(server)
         shown = f"[{settings.host}]" if ":" in settings.host else settings.host
+        gc.collect()
+        gc.freeze()  # what stands now stands for good: the collector need not walk it again and again
         log.info(
             "serving",
             url=f"http://{shown}:{settings.port}/",

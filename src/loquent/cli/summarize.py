@@ -36,7 +36,7 @@ STDIN = "-"
 def summarize(
     files: Annotated[
         list[str],
-        typer.Argument(metavar="FILE…", help=".txt, .md, .pdf or .docx; - is standard input.", show_default=False),
+        typer.Argument(metavar="FILE", help=".txt, .md, .pdf or .docx; - is standard input.", show_default=False),
     ],
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="The model that summarises; see: loquent models list.")
@@ -66,7 +66,7 @@ def summarize(
     from loquent.wiring import load_settings
 
     if files.count(STDIN) > 1:
-        raise typer.BadParameter("standard input can be read once.", param_hint="FILE…")
+        raise typer.BadParameter("standard input can be read once.", param_hint="FILE")
     if output is not None and any(output.resolve() == Path(each).resolve() for each in files if each != STDIN):
         raise typer.BadParameter("this is one of the files to read.", param_hint="--output")
     settings, wish = load_settings(), Wish(model, language, length)

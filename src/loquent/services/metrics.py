@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import Any
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 registry = CollectorRegistry()
@@ -26,3 +29,9 @@ fenced = Counter("loquent_fenced_writes", "Results dropped because another worke
 claimed = Counter("loquent_claimed_jobs", "Jobs taken up.", registry=registry)
 retried = Counter("loquent_retried_jobs", "Jobs put back after a passing fault.", registry=registry)
 oldest_pending = Gauge("loquent_oldest_pending_seconds", "Age of the oldest job that waits.", registry=registry)
+
+
+@lru_cache(maxsize=10_000)
+def meter(metric: Any, *labels: str) -> Any:
+    """The metric with these labels, found quickly the second time."""
+    return metric.labels(*labels)

@@ -36,6 +36,7 @@ from loquent.services import live as lives
 from loquent.services import metrics
 from loquent.services.amend import amend
 from loquent.services.live import Live
+from loquent.services.metrics import meter
 
 log = Log("loquent.runner")
 
@@ -67,6 +68,7 @@ class Runner:
 
     async def open(self) -> None:
         """Begin to keep what runs on the record."""
+        metrics.running.set_function(lambda: len(self.lives))
         self._keeper = asyncio.create_task(self._keep(), name="keeper")
 
     async def drain(self, seconds: float) -> None:
@@ -97,7 +99,6 @@ class Runner:
         written, then raised; a stop that was asked for is written, and the iterator just ends.
         """
         self.lives[live.generation.id] = live
-        metrics.running.inc()
         outcome: Outcome | None = None
         chunks = self._recipes[live.generation.kind](live)
         try:
@@ -129,7 +130,10 @@ class Runner:
             outcome = live.outcome(FAILED, error=unexpected)
             raise unexpected from error
         finally:
-            await self._shielded(self._end(live, chunks, outcome))
+            if outcome is None:
+                await self._shielded(self._end(live, chunks, outcome))
+            else:
+                await self._finally(live, chunks, outcome)
         if outcome is None and live.stopped == lives.INTERRUPTED:
             raise interruption()
 
@@ -151,7 +155,6 @@ class Runner:
                 await live.saving
             await self._conclude(live, outcome)
         finally:
-            metrics.running.dec()
             if self.lives.get(live.generation.id) is live:
                 del self.lives[live.generation.id]
             live.wake()
@@ -171,11 +174,11 @@ class Runner:
             return
         await self._put_result(live, outcome)
         model, status = live.offer.model.name, outcome.status
-        metrics.generations.labels(model, status).inc()
-        metrics.tokens.labels(model, "in").inc(outcome.prompt_tokens)
-        metrics.tokens.labels(model, "out").inc(outcome.completion_tokens)
+        meter(metrics.generations, model, status).inc()
+        meter(metrics.tokens, model, "in").inc(outcome.prompt_tokens)
+        meter(metrics.tokens, model, "out").inc(outcome.completion_tokens)
         if live.first_at is not None:
-            metrics.first_seconds.labels(model).observe((live.first_at - live.generation.created_at) / SECOND)
+            meter(metrics.first_seconds, model).observe((live.first_at - live.generation.created_at) / SECOND)
 
     def _may_pass(self, live: Live, outcome: Outcome) -> bool:
         passing = isinstance(outcome.error, (Unavailable, EngineTimeout))
@@ -194,7 +197,7 @@ class Runner:
             await self._store.write(Replace(generation, ended), _counted(generation, outcome))
         except Stale:
             metrics.fenced.inc()
-        metrics.generations.labels(generation.model, outcome.status).inc()
+        meter(metrics.generations, generation.model, outcome.status).inc()
 
     async def _put(
         self, live: Live, change: Callable[[Generation], Generation], content: Content, *more: Change
@@ -250,6 +253,14 @@ class Runner:
         except NotFound as gone:
             raise Fenced(gone.message) from gone
         return replace(changed, version=changed.version - 1), replace(content, version=found[0].version)
+
+    async def _finally(self, live: Live, chunks: AsyncIterator[Chunk], outcome: Outcome) -> None:
+        """The end, as nearly always, in the caller's own task; cancelled there it is done again, with one result."""
+        try:
+            await self._end(live, chunks, outcome)
+        except asyncio.CancelledError:
+            await self._shielded(self._end(live, chunks, outcome))
+            raise
 
     async def _shielded(self, work: Coroutine[Any, Any, None]) -> None:
         """Do it to its end, though the one who waits may be cancelled."""

@@ -12,6 +12,7 @@ import random
 import secrets
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar
 from urllib.parse import parse_qsl, urlsplit
@@ -35,7 +36,7 @@ WRITE = 10  # parts that are written or removed at once
 SPARE = 32  # records that a take looks at beyond those it wants, so that takers at once can part
 TRIES = 12  # of a transaction that met another one
 CONFIG = AioConfig(
-    connect_timeout=2, read_timeout=5, max_pool_connections=64, retries={"mode": "standard", "max_attempts": 4}
+    connect_timeout=5, read_timeout=10, max_pool_connections=24, retries={"mode": "standard", "max_attempts": 4}
 )
 
 
@@ -57,6 +58,7 @@ class DynamoDB:
         self._table, self._options = _parts(url)
         self._client: Any = None
         self._stack = AsyncExitStack()
+        self._taking = asyncio.Lock()
         self._under_way = 0
         self._idle = asyncio.Event()
 
@@ -120,7 +122,7 @@ class DynamoDB:
 
     async def _connect(self) -> None:
         try:
-            client = get_session().create_client("dynamodb", config=CONFIG, **self._options)
+            client = _session().create_client("dynamodb", config=CONFIG, **self._options)
             self._client = await self._stack.enter_async_context(client)
         except (NoRegionError, NoCredentialsError) as error:
             raise Misconfigured(f"LOQUENT_STORE names DynamoDB, but: {error}") from error
@@ -326,7 +328,20 @@ class DynamoDB:
         """See Store: a page, and a conditional write for each; who was too slow looks again and aims elsewhere."""
         rows = rows_of(kind)
         stored = put_and_added(rows, put, add)
-        due, taken = await self._due(kind, order, at, n, until), list[R]()
+        async with self._taking:  # takers of one process need not race each other
+            return await self._take(rows, order, at, until, n, stored, add)
+
+    async def _take(
+        self,
+        rows: Rows[R],
+        order: str,
+        at: Mapping[str, Any],
+        until: Any,
+        n: int,
+        stored: Mapping[str, Any],
+        add: Mapping[str, int],
+    ) -> list[R]:
+        due, taken = await self._due(rows.kind, order, at, n, until), list[R]()
         for _ in range(n + TRIES):
             if not due or len(taken) == n:
                 break
@@ -339,7 +354,7 @@ class DynamoDB:
             try:
                 await self._write([Step(rows, before[rows.id_at], before, after, None)])
             except Stale:
-                due = await self._due(kind, order, at, n, until)
+                due = await self._due(rows.kind, order, at, n, until)
                 random.shuffle(due)
             else:
                 taken.append(rows.record(after))
@@ -548,6 +563,12 @@ def _raise(head: Item, by: Mapping[str, int]) -> dict[str, Any]:
         "ExpressionAttributeNames": {f"#n{at}": name for at, name in enumerate(names)},
         "ExpressionAttributeValues": values,
     }
+
+
+@cache
+def _session() -> Any:
+    """One for the process: it keeps what it has read of the SDK's large description files."""
+    return get_session()
 
 
 def _part_keys(head: Item) -> list[Item]:

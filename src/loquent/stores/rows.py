@@ -202,13 +202,15 @@ def put_and_added(rows: Rows[R], put: Mapping[str, Any], add: Mapping[str, int])
 
 
 def check_values(*values: Any) -> tuple[Any, ...]:
-    """The values, where each of them could be stored; Invalid otherwise."""
+    """The values, where each of them could be stored; Invalid otherwise, TypeError where it is no plain value."""
     for value in values:
         if type(value) is str:
             if not value.isascii() or "\0" in value:
                 check_text(value, "")
         elif type(value) is int:
             check_whole((value,))
+        elif value is not None and not isinstance(value, bool | float):
+            raise TypeError(f"a store cannot look for a {type(value).__name__}")
     return values
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from asyncio import timeout, to_thread
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -34,6 +34,8 @@ PRAGMAS = {
 OPTIONS = ("busy_timeout", "max_page_count", "cache_size", "mmap_size", "wal_autocheckpoint")
 """What a URL may set: sqlite:///loquent.db?busy_timeout=1000. ``max_page_count`` bounds the size of the file."""
 
+OWN_FAULTS = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, sqlite3.ProgrammingError)
+"""What one caller's values cause, beside which the others of a group go on."""
 LASTING = ("SQLITE_CANTOPEN", "SQLITE_NOTADB", "SQLITE_READONLY", "SQLITE_AUTH", "SQLITE_PERM")
 MIGRATION = 60  # seconds that a process waits while another migrates
 READY = 2.0  # seconds that `ready` waits
@@ -99,7 +101,7 @@ class Threads:
                 self._writer = connection(self._path, self._pragmas)
             if not _transact(self._writer, group, careful=False):
                 _transact(self._writer, group, careful=True)
-        except sqlite3.Error as error:
+        except BaseException as error:
             self._drop_writer()
             _fail(group, error)
 
@@ -113,7 +115,7 @@ class Threads:
             for job in group:
                 job.result = execute(*job.calls[0][:2]).fetchall()
             execute("COMMIT")
-        except sqlite3.Error as error:
+        except BaseException as error:
             self._drop_reader()
             _fail(group, error)
 
@@ -150,7 +152,7 @@ def _transact(writer: sqlite3.Connection, group: list[Job], *, careful: bool) ->
                 job.result = cursor.fetchall()
         except Stale as error:
             job.error = error
-        except (sqlite3.IntegrityError, sqlite3.DataError) as error:
+        except OWN_FAULTS as error:
             if not writer.in_transaction:  # SQLite undid the whole group: nothing more may run outside of it
                 raise
             job.error = _conflict(error)
@@ -174,9 +176,10 @@ def _conflict(error: sqlite3.Error) -> LoquentError:
     return Taken(KEYS[named[0][0], tuple(column[-1] for column in named)])
 
 
-def _fail(group: list[Job], error: sqlite3.Error) -> None:
+def _fail(group: list[Job], error: BaseException) -> None:
+    """Tell every caller of a group: that the database is away, or of a fault of ours as it is."""
     for job in group:
-        job.error = _away(error)
+        job.error = _away(error) if isinstance(error, sqlite3.Error) else error
 
 
 def _away(error: sqlite3.Error) -> Unavailable:
@@ -184,12 +187,12 @@ def _away(error: sqlite3.Error) -> Unavailable:
 
 
 def _close(dropped: sqlite3.Connection | None) -> None:
-    """Close without a word: what was not committed is undone by it."""
+    """Undo and close without a word. Closing alone may leave the lock held, while a cursor still lives somewhere."""
     if dropped is not None:
-        try:
+        with suppress(sqlite3.Error):
+            dropped.rollback()
+        with suppress(sqlite3.Error):
             dropped.close()
-        except sqlite3.Error:
-            return
 
 
 class Sqlite(Sql):

@@ -38,10 +38,8 @@ def create_app(services: Services | None = None) -> Edge:
         configure_logs(settings)
         services = build(settings)
     app = make_routes(services)
-    direct: dict[str, ASGIApp] = {}
-    for each in DIRECT:
-        direct[each.path] = direct[f"{each.path}/"] = each
-    return Edge(app, services, direct, DRESSES, UPLOADS | {f"{path}/" for path in UPLOADS})
+    direct: dict[str, ASGIApp] = {each.path: each for each in DIRECT}
+    return Edge(app, services, direct, DRESSES, UPLOADS)
 
 
 def make_routes(services: Services | None) -> FastAPI:

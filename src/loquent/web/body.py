@@ -13,6 +13,7 @@ from starlette.types import Message, Receive
 
 from loquent.domain.errors import Invalid, LoquentError, TooLarge, Unsupported
 from loquent.web.errors import Plain, Refused, invalid
+from loquent.web.wheel import Wheel
 
 M = TypeVar("M", bound=BaseModel)
 DEEPEST = 64  # levels of nesting
@@ -33,30 +34,34 @@ class HungUp(Exception):
 class Bounded:
     """A request's ``receive`` with a bound on the bytes of its body, and on the time that they take to come.
 
-    The timer belongs to the request's task: a fifth of what asyncio.timeout costs, on the way of every request.
+    When the wheel comes round, the task that waits for them is cancelled where it waits.
     """
 
-    __slots__ = ("_got", "_late", "_most", "_receive", "_seconds", "_task", "_timer", "_whole")
+    __slots__ = ("_deadline", "_got", "_late", "_most", "_receive", "_seconds", "_waiter", "_whole")
 
-    def __init__(self, receive: Receive, task: asyncio.Task[Any], *, most: int, seconds: float) -> None:
+    def __init__(self, receive: Receive, wheel: Wheel, *, most: int) -> None:
         self._receive = receive
-        self._task = task
+        self._waiter: asyncio.Task[Any] | None = None
         self._most = most
-        self._seconds = seconds
+        self._seconds = wheel.seconds
         self._got = 0
         self._late = self._whole = False
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._ring)
+        self._deadline = wheel.add(self._ring)
 
     async def __call__(self) -> Message:
         """See ASGI. Raises Refused where a bound is passed."""
         if self._whole:
             return await self._receive()
+        self._check_time()
+        self._waiter = waiter = asyncio.current_task()
         try:
             message = await self._receive()
         except asyncio.CancelledError:
-            if self._late and self._task.uncancel() == 0:
-                raise Refused(Plain(408, f"the body did not come within {self._seconds:g} seconds")) from None
+            if self._late and waiter is not None and waiter.uncancel() == 0:
+                self._check_time()
             raise
+        finally:
+            self._waiter = None
         if message["type"] == "http.request":
             self._got += len(message.get("body", b""))
             if self._got > self._most:
@@ -65,16 +70,21 @@ class Bounded:
         else:
             self._whole = True
         if self._whole:
-            self._timer.cancel()
+            self._deadline.call = None
         return message
 
     def close(self) -> None:
         """The request is answered: nothing is waited for any more."""
-        self._timer.cancel()
+        self._deadline.call = None
 
     def _ring(self) -> None:
         self._late = True
-        self._task.cancel()
+        if self._waiter is not None:  # a body that nobody reads keeps nobody waiting
+            self._waiter.cancel()
+
+    def _check_time(self) -> None:
+        if self._late:
+            raise Refused(Plain(408, f"the body did not come within {self._seconds:g} seconds")) from None
 
 
 async def read_body(receive: Receive) -> bytes:

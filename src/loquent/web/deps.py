@@ -57,5 +57,12 @@ def _check_query(request: Request) -> None:
         raise Invalid(f"{twice} stands twice in the query", field=twice)
 
 
+async def check_form(request: Request) -> None:
+    """For a route with a form: raise Invalid where a field or a file stands twice in it."""
+    given = [name for name, _ in (await request.form()).multi_items()]
+    if twice := next((name[:100] for name in given if given.count(name) > 1), ""):
+        raise Invalid(f"{twice} stands twice in the form", field=twice)
+
+
 Ours = Annotated[Services, Depends(_services)]
 Who = Annotated[Principal, Depends(_who)]

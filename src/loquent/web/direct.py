@@ -20,6 +20,7 @@ from loquent.domain.principals import Principal
 from loquent.services.generations import Key
 from loquent.web.body import check_is_json, read_body, read_json, validate
 from loquent.web.errors import Headers
+from loquent.web.sse import Watch
 from loquent.wiring import Services
 
 M = TypeVar("M", bound=BaseModel)
@@ -53,6 +54,10 @@ class Call:
     def key(self) -> Key | None:
         """The Idempotency-Key, where one came."""
         return idempotency_key(self.headers.get(b"idempotency-key"), self.scope, self.raw)
+
+    def watch(self) -> Watch:
+        """While open, a caller that hangs up ends the work; see Watch."""
+        return Watch(self.scope, self.receive, wheel=self.scope["loquent.wheel"])
 
     async def reply(self, body: bytes, *, status: int = 200, headers: Headers | None = None) -> None:
         """Send a whole answer in JSON."""
@@ -112,7 +117,7 @@ def bearer(authorization: bytes | str | None) -> str | None:
         return None
     text = authorization.decode("latin-1") if isinstance(authorization, bytes) else authorization
     scheme, _, token = text.partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else text
+    return token.strip() if scheme.lower() == "bearer" else ""
 
 
 def address(scope: Scope) -> str:

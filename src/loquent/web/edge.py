@@ -10,7 +10,7 @@ import asyncio
 import re
 import time
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -20,13 +20,18 @@ from loquent.domain.log import Log, request
 from loquent.services import metrics
 from loquent.web.body import Bounded, HungUp
 from loquent.web.errors import Dress, Headers, Plain, ours, problem
+from loquent.web.observe import AccessLog
+from loquent.web.wheel import Wheel
 from loquent.wiring import Services
 
 log = Log("loquent.http")
 PORT = re.compile(r":\d*$")
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 MOST_HEADERS, MOST_HEADER_BYTES = 100, 65_536
+UNWATCHED = 0.05  # seconds for which a call is too short to watch for a hang-up
 GONE = 499  # the log's word for a client that hung up; never sent
+BOTH_SPELLINGS = ("/api/", "/v1/")  # with and without a slash at the end, and no redirect: clients lose the body
+ONCE = (b"authorization", b"content-length", b"content-type", b"host", b"idempotency-key", b"last-event-id")
 SECURITY: Headers = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -54,8 +59,10 @@ class Edge:
         found = services.settings
         self._hosts = frozenset(found.host_names)
         self._any_host = "*" in self._hosts
-        self._max_body, self._max_upload, self._body_seconds = found.max_body, found.max_upload, found.body_seconds
+        self._max_body, self._max_upload = found.max_body, found.max_upload
+        self._bodies, self._watches = Wheel(found.body_seconds), Wheel(UNWATCHED)
         self._counters: dict[tuple[str, int], Any] = {}
+        self._access = AccessLog()
         self._timers: dict[str, Any] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -69,8 +76,11 @@ class Edge:
         request_id = given.decode() if REQUEST_ID.fullmatch(given) else ids.new("req")
         scope["loquent.request_id"] = request_id
         scope["loquent.services"] = self.services
-        task = scope["loquent.task"] = cast("asyncio.Task[Any]", asyncio.current_task())
+        scope["loquent.wheel"] = self._watches
+        scope["loquent.task"] = asyncio.current_task()
         path: str = scope["path"]
+        if path.endswith("/") and path.startswith(BOTH_SPELLINGS) and path not in BOTH_SPELLINGS:
+            path = scope["path"] = path.rstrip("/")
         bound: Bounded | None = None
         request.set(request_id)
         answered, whole = 0, False
@@ -87,7 +97,7 @@ class Edge:
         try:
             self._check(scope, headers)
             app = self._direct.get(path) if scope["method"] == "POST" else None
-            bound = self._bound(scope, headers, receive, task)
+            bound = self._bound(scope, headers, receive)
             await (app or self._app)(scope, bound or receive, sending)
         except HungUp:
             answered = answered or GONE
@@ -120,6 +130,8 @@ class Edge:
         raw = scope["headers"]
         if len(raw) > MOST_HEADERS or _bytes_of(headers) > MOST_HEADER_BYTES:
             raise Plain(431, f"a request takes at most {MOST_HEADERS} headers of {MOST_HEADER_BYTES} bytes in all")
+        if len(headers) < len(raw):
+            _check_once([name for name, _ in raw])
         if not self._any_host:
             host = headers.get(b"host", b"").decode("latin-1")
             if PORT.sub("", host).lower() not in self._hosts:
@@ -127,16 +139,17 @@ class Edge:
                     421, f"the host {host[:100]!r} is not served here; LOQUENT_ALLOWED_HOSTS names those that are"
                 )
 
-    def _bound(
-        self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive, task: asyncio.Task[Any]
-    ) -> Bounded | None:
+    def _bound(self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive) -> Bounded | None:
         length = headers.get(b"content-length")
-        if length is None and b"transfer-encoding" not in headers:
+        if length is None and scope["method"] in ("GET", "HEAD") and b"transfer-encoding" not in headers:
             return None
-        most = self._max_upload if scope["path"].rstrip("/") in self._uploads else self._max_body
-        if length is not None and (not length.isdigit() or int(length) > most):
-            raise TooLarge(f"the body is over {most} bytes")
-        return Bounded(receive, task, most=most, seconds=self._body_seconds)
+        most = self._max_upload if scope["path"] in self._uploads else self._max_body
+        if length is not None:
+            if not length.isdigit():
+                raise Plain(400, "Content-Length is not a number")
+            if len(length) > 18 or int(length) > most:
+                raise TooLarge(f"the body is over {most} bytes")
+        return Bounded(receive, self._bodies, most=most)
 
     def _note(self, scope: Scope, path: str, status: int, seconds: float) -> None:
         route = path if path in self._direct else _template(scope)
@@ -146,7 +159,14 @@ class Edge:
             self._timers.setdefault(route, metrics.request_seconds.labels(route))
         counter.inc()
         self._timers[route].observe(seconds)
-        log.info("request", method=scope["method"], path=path, status=status, ms=round(seconds * 1000, 2))
+        self._access(scope["method"], path, status, round(seconds * 1000, 2), scope["loquent.request_id"])
+
+
+def _check_once(names: list[bytes]) -> None:
+    """Raise where a header stands twice of which only one can be meant: others on the way may take the other."""
+    for name in ONCE:
+        if names.count(name) > 1:
+            raise Plain(400, f"the header {name.decode()} stands twice")
 
 
 def _bytes_of(headers: Mapping[bytes, bytes]) -> int:

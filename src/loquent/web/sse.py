@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Callable
 from types import TracebackType
 from typing import Any
 
 import msgspec
+from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
 from loquent.domain.errors import LoquentError
 from loquent.web.body import HungUp
 from loquent.web.errors import Dressed, Headers
+from loquent.web.wheel import Entry, Wheel
 
 QUIET = 15.0  # seconds of silence before a comment is sent
 HEADERS: Headers = [
@@ -31,27 +34,27 @@ def event(name: str, data: Any, *, id: int | None = None) -> bytes:
 class Watch:
     """While open, a client that goes ends the work: the task is cancelled, and HungUp leaves the block.
 
-    ``after`` seconds: shorter work is not watched, which is cheaper than to watch it.
+    ``wheel``: what is over before it comes round is not watched, which is cheaper than to watch it.
     """
 
-    def __init__(self, scope: Scope, receive: Receive, *, after: float = 0.0) -> None:
+    def __init__(self, scope: Scope, receive: Receive, *, wheel: Wheel | None = None) -> None:
         self._receive = receive
-        self._after = after
+        self._wheel = wheel
         self._task: asyncio.Task[Any] = scope["loquent.task"]
-        self._timer: asyncio.TimerHandle | None = None
+        self._entry: Entry | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._gone = False
 
     def __enter__(self) -> Watch:
-        if self._after:
-            self._timer = asyncio.get_running_loop().call_later(self._after, self._begin)
+        if self._wheel is not None:
+            self._entry = self._wheel.add(self._begin)
         else:
             self._begin()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, _: TracebackType | None) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        if self._entry is not None:
+            self._entry.call = None
         if self._watcher is not None:
             self._watcher.cancel()
         if self._gone and isinstance(fault, asyncio.CancelledError) and self._task.uncancel() == 0:
@@ -61,8 +64,9 @@ class Watch:
         self._watcher = asyncio.get_running_loop().create_task(self._until_gone())
 
     async def _until_gone(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
+        with contextlib.suppress(HTTPException):  # a body that breaks its bounds is no reason to stay
+            while (await self._receive())["type"] != "http.disconnect":
+                pass
         self._gone = True
         self._task.cancel()
 

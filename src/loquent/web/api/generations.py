@@ -10,7 +10,7 @@ import msgspec
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field, model_validator
 
-from loquent.domain.clock import from_iso, iso
+from loquent.domain.clock import Moment, from_iso, iso
 from loquent.domain.errors import Invalid, LoquentError
 from loquent.domain.generations import Content, Generation, Json
 from loquent.domain.requests import Parameters
@@ -19,11 +19,10 @@ from loquent.web.body import Wire
 from loquent.web.deps import Ours, StrictRoute, Who
 from loquent.web.direct import Call, Direct
 from loquent.web.errors import Headers, problem, rate_headers
-from loquent.web.sse import EventStream, Watch, event
+from loquent.web.sse import EventStream, event
 
 router = APIRouter(prefix="/api/v1/generations", tags=["generations"], route_class=StrictRoute)
 LONGEST = 1_000_000  # characters of a prompt; the body's bound is usually the nearer one
-UNWATCHED = 0.05  # seconds for which a call is too short to watch for a hang-up
 
 
 class ChatMessage(Wire):
@@ -86,7 +85,7 @@ async def create_generation(call: Call) -> None:
         await stream(call.scope, call.receive, call.send)
         return
     if begun.live is not None:
-        with Watch(call.scope, call.receive, after=UNWATCHED):
+        with call.watch():
             await generations.collect(begun)
     await call.reply(encode(*begun.now()), headers=_headers(begun))
 
@@ -113,7 +112,7 @@ async def list_generations(
     ours: Ours,
     who: Who,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    after: Annotated[str | None, Query(max_length=64)] = None,
+    after: Annotated[str | None, Query(pattern="^gen_[0-9a-f]{32}$")] = None,
     kind: Literal["text", "chat", "summary", "document", "image"] | None = None,
     status: Literal["pending", "processing", "completed", "failed", "cancelled"] | None = None,
     model: Annotated[str | None, Query(max_length=200)] = None,
@@ -124,7 +123,7 @@ async def list_generations(
     times = {}
     for name, text in (("created_after", created_after), ("created_before", created_before)):
         try:
-            times[name] = from_iso(text) if text else None
+            times[name] = max(Moment(0), from_iso(text)) if text else None
         except (ValueError, OverflowError):
             raise Invalid(f"{name}: a time in ISO 8601, like 2026-01-31T12:00:00Z", field=name) from None
     page = await ours.generations.page(who, Filters(kind, status, model, **times), limit=limit, after=after)

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
+from fastapi import APIRouter, Depends, File, Form, Query, Request, Response, UploadFile
 from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
@@ -19,7 +19,7 @@ from loquent.services.generations import Filters
 from loquent.services.summaries import Wish
 from loquent.web.api.generations import json_answer
 from loquent.web.body import Wire
-from loquent.web.deps import Ours, StrictRoute, Who
+from loquent.web.deps import Ours, StrictRoute, Who, check_form
 from loquent.web.direct import idempotency_key
 from loquent.web.errors import rate_headers
 
@@ -37,8 +37,7 @@ class NewSummary(Wire):
     length: Length = "medium"
 
 
-@router.post("/", status_code=201, summary="Summarize a text")
-@router.post("", status_code=201, include_in_schema=False)
+@router.post("", status_code=201, summary="Summarize a text")
 async def create_summary(request: Request, ours: Ours, who: Who, body: NewSummary) -> Response:
     """Takes the text as a job and answers at once, with status `pending`."""
     key = idempotency_key(request.headers.get("idempotency-key"), request.scope, await request.body())
@@ -50,8 +49,7 @@ async def create_summary(request: Request, ours: Ours, who: Who, body: NewSummar
     return json_answer(_shown(begun.generation, begun.content), status=201, headers=headers)
 
 
-@router.post("/files", status_code=201, summary="Summarize a file")
-@router.post("/files/", status_code=201, include_in_schema=False)
+@router.post("/files", status_code=201, summary="Summarize a file", dependencies=[Depends(check_form)])
 async def create_summary_of_file(
     ours: Ours,
     who: Who,
@@ -71,8 +69,7 @@ async def create_summary_of_file(
     return json_answer(body, status=201, headers=rate_headers(begun.limit))
 
 
-@router.get("/", summary="List one's own summaries")
-@router.get("", include_in_schema=False)
+@router.get("", summary="List one's own summaries")
 async def list_summaries(
     ours: Ours,
     who: Who,
@@ -89,7 +86,6 @@ async def list_summaries(
 
 
 @router.get("/{id}", summary="Get a summary")
-@router.get("/{id}/", include_in_schema=False)
 async def get_summary(ours: Ours, who: Who, id: str) -> Response:
     """One's own; unknown or another's: 404."""
     known = from_uuid("gen", id)

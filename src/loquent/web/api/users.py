@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Form, Request, Response
+from fastapi import APIRouter, Depends, Form, Request, Response
 from pydantic import Field
 
 from loquent.domain.clock import iso
@@ -12,7 +12,7 @@ from loquent.domain.users import User
 from loquent.services import limits
 from loquent.web.api.generations import json_answer
 from loquent.web.body import Wire
-from loquent.web.deps import Ours, StrictRoute, Who
+from loquent.web.deps import Ours, StrictRoute, Who, check_form
 from loquent.web.direct import address
 
 router = APIRouter(prefix="/api/v1", route_class=StrictRoute)
@@ -34,7 +34,7 @@ async def register(request: Request, ours: Ours, body: NewUser) -> Response:
     return json_answer(_shown(user), status=201)
 
 
-@router.post("/token", tags=["users"], summary="Log in")
+@router.post("/token", tags=["users"], summary="Log in", dependencies=[Depends(check_form)])
 async def log_in(
     request: Request,
     ours: Ours,

@@ -19,12 +19,12 @@ from loquent.domain.principals import Principal
 from loquent.domain.requests import Parameters
 from loquent.ports.engine import Chunk
 from loquent.services.generations import Begun, Wanted
-from loquent.web.api.generations import UNWATCHED, json_answer
+from loquent.web.api.generations import json_answer
 from loquent.web.body import Wire
 from loquent.web.deps import Ours, StrictRoute, Who
 from loquent.web.direct import Call, Direct
 from loquent.web.errors import Dressed, about, rate_headers, status
-from loquent.web.sse import EventStream, Watch
+from loquent.web.sse import EventStream
 
 router = APIRouter(prefix="/v1", tags=["openai"], route_class=StrictRoute)
 DONE = b"data: [DONE]\n\n"
@@ -70,7 +70,7 @@ class Common(Wire):
         | Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=4)]
         | None
     ) = None
-    n: Literal[1] | None = None
+    n: Annotated[int, Field(ge=1, le=1)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     user: str | None = None
@@ -100,7 +100,7 @@ class TextCompletion(Common):
     """The body of a completion."""
 
     prompt: Annotated[str, Field(max_length=LONGEST)] | Annotated[list[str], Field(min_length=1, max_length=1)]
-    best_of: Literal[1] | None = None
+    best_of: Annotated[int, Field(ge=1, le=1)] | None = None
     echo: Literal[False] | None = None
     logprobs: None = None
     suffix: None = None
@@ -135,7 +135,6 @@ COMPLETION = Direct("/v1/completions", completions, TextCompletion, "Completion"
 
 
 @router.get("/models", summary="List the models")
-@router.get("/models/", include_in_schema=False)
 async def list_models(ours: Ours, who: Who) -> Response:
     """All that a caller may name."""
     return json_answer({"object": "list", "data": [_model(row) for row in ours.models.rows()]})
@@ -144,7 +143,7 @@ async def list_models(ours: Ours, who: Who) -> Response:
 @router.get("/models/{name:path}", summary="Get a model")
 async def get_model(ours: Ours, who: Who, name: str) -> Response:
     """One of them."""
-    return json_answer(_model(ours.models.offer(name.rstrip("/")).model))
+    return json_answer(_model(ours.models.offer(name).model))
 
 
 def dress(error: LoquentError, request_id: str) -> Dressed:
@@ -193,7 +192,7 @@ async def _answer(
         await stream(call.scope, call.receive, call.send)
         return
     if begun.live is not None:
-        with Watch(call.scope, call.receive, after=UNWATCHED):
+        with call.watch():
             await generations.collect(begun)
     generation, content = begun.now()
     await call.reply(msgspec.json.encode(_whole(generation, content.output, kind)), headers=headers)

@@ -1,0 +1,1 @@
+"""Real servers, workers, commands and browsers, each a process of its own."""
