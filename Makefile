@@ -51,7 +51,7 @@ format: $(VENV)/.dev  ## Mend what lint can mend, and lay out the code
 model: $(VENV)/.serve  ## Fetch and verify the embedded model, once
 	@test -f "$(MODELS)/.pulled" || { \
 		echo "==> Fetching the embedded model into $(MODELS) (about 90 MB)" && \
-		$(RUN)/loquent models pull && touch "$(MODELS)/.pulled"; }
+		$(RUN)/loquent models pull && mkdir -p "$(MODELS)" && touch "$(MODELS)/.pulled"; }
 
 lock: .venv-lock/.ready  ## Resolve the lock files anew (UPGRADE=1 takes the newest versions)
 	$(LOCK) pyproject.toml requirements/serve.in --extra llama --extra documents -o requirements/serve.lock

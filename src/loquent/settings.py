@@ -225,7 +225,7 @@ class Settings:
     limit_generations: Windows = setting(
         ((60, 60), (1000, 3600)),
         WINDOWS,
-        "Generations that one caller may ask for; empty: any number.",
+        "Generations that one caller may ask for.",
         env="LOQUENT_LIMIT_GENERATIONS",
         group=LIMITS,
         shown_default="60/minute, 1000/hour",

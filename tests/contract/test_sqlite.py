@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import signal
 import sqlite3
 import subprocess
@@ -20,11 +21,15 @@ from loquent.domain import ids
 from loquent.domain.clock import Moment
 from loquent.domain.errors import Invalid, Misconfigured, Stale, Taken, Unavailable
 from loquent.domain.generations import Content
+from loquent.domain.records import RECORDS
 from loquent.domain.usage import UsageDay
 from loquent.domain.users import User
 from loquent.ports.store import Add, Remove, Replace
 from loquent.stores import Keeper
 from loquent.stores.migrations import HEAD
+from loquent.stores.rows import rows_of
+from loquent.stores.sql_statements import Statements
+from loquent.stores.sqlite import PRAGMAS, Threads, connection
 
 pytestmark = pytest.mark.anyio
 
@@ -237,8 +242,6 @@ async def test_it_commits_to_the_disk(tmp_path: Path) -> None:
         await store.write(Add(content(1)))
         with closing(beside(tmp_path)) as other:
             assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-    from loquent.stores.sqlite import PRAGMAS, connection
-
     with closing(connection(tmp_path / "loquent.db", PRAGMAS)) as made:
         assert made.execute("PRAGMA synchronous").fetchone() == (2,)
         assert made.execute("PRAGMA busy_timeout").fetchone() == (5000,)
@@ -259,6 +262,7 @@ import asyncio, sys
 from pathlib import Path
 from loquent import stores
 from loquent.domain.generations import Content
+from loquent.domain.records import RECORDS
 from loquent.domain.usage import UsageDay
 from loquent.ports.store import Add, Bump
 
@@ -424,3 +428,30 @@ async def test_a_url_that_cannot_be_read_is_refused_in_one_line(tmp_path: Path, 
     with pytest.raises(Misconfigured) as refused:
         stores.connect(url, data_dir=tmp_path)
     assert "LOQUENT_STORE" in refused.value.message and "\n" not in refused.value.message
+
+
+# --- growth: every list is read from its index, never sorted and never searched through
+
+
+async def test_every_declared_order_and_key_is_read_from_its_index(tmp_path: Path) -> None:
+    async with opened(tmp_path):
+        pass
+    statements = Statements(Threads.dialect)
+    asked = []
+    for spec in RECORDS.values():
+        rows = rows_of(spec.type)
+        asked += [statements.find(rows, key) for key in spec.unique]
+        for order in spec.orders:
+            for up, after, until in itertools.product((False, True), repeat=3):
+                asked.append(statements.page(rows, order, upward=up, after=after, until=until))
+            asked.append(statements.count(rows, order))
+            if rows.version_at is not None:
+                asked.append(statements.take(rows, order, ("tenant",), ()))
+    with closing(beside(tmp_path)) as other:
+        for statement in asked:
+            named = dict.fromkeys(statement.names, 1)
+            lines = other.execute(f"EXPLAIN QUERY PLAN {statement.sql}", statement.values(named)).fetchall()
+            plan = [line[-1] for line in lines]
+            assert not any("TEMP B-TREE" in step for step in plan), (statement.sql, plan)
+            whole = [step for step in plan if step.startswith("SCAN") and " USING " not in step]
+            assert all(step.startswith(("SCAN (subquery", "SCAN anon_")) for step in whole), (statement.sql, plan)

@@ -338,6 +338,20 @@ async def test_bumps_at_once_add_up(store: Keeper) -> None:
     assert await only(store, UsageDay, "day") == usage("day", cost=sum(range(64)), generations=64)
 
 
+async def test_bumps_at_once_make_the_record_with_its_values_once(store: Keeper) -> None:
+    await asyncio.gather(*(store.write(Bump(usage("day", cost=100), {"cost": 1})) for _ in range(20)))
+    assert await only(store, UsageDay, "day") == usage("day", cost=120)
+
+
+async def test_bumps_of_other_counters_at_once_add_up(store: Keeper) -> None:
+    by = [{"cost": 1}, {"generations": 2}, {"generations": 3, "cost": 4}, {"cost": -5, "generations": 0}]
+    await asyncio.gather(*(store.write(Bump(usage(f"day{n % 2}"), by[n % 4])) for n in range(40)))
+    assert await store.get(UsageDay, "day0", "day1") == [
+        usage("day0", cost=50, generations=30),
+        usage("day1", cost=-50, generations=20),
+    ]
+
+
 async def test_a_counted_record_is_removed_by_its_id(store: Keeper) -> None:
     await store.write(Bump(usage("day"), {"cost": 1}))
     read = await only(store, UsageDay, "day")

@@ -61,7 +61,7 @@ def test_the_native_name_goes_before_its_alias() -> None:
         ("LOQUENT_MODELS", "/nowhere/models.toml", "the path of a file that exists"),
         ("LOQUENT_DATA_DIR", "/dev/null/x", "a folder, made where it is missing"),
         ("LOG_CONTENT", "maybe", "true or false"),
-        ("LOQUENT_LIMIT_SUMMARIES", "many", "counts in windows, like 10/minute, 100/hour"),
+        ("LOQUENT_LIMIT_SUMMARIES", "many", "counts in windows, like 10/minute, 100/hour; or off"),
         ("ALGORITHM", "none", "one of HS256"),
         ("OPENAI_BASE_URL", "ftp://x", "a URL that begins with http:// or https://"),
     ],

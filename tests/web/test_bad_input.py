@@ -152,7 +152,11 @@ async def complaints(app: Any, path: str, battery: Iterator[Blow]) -> list[str]:
     """What the battery finds wrong with a route."""
     found = []
     for blow in battery:
-        answer = await ask(app, "POST", path, headers=blow.headers, body=blow.body, length=blow.length)
+        try:
+            answer = await ask(app, "POST", path, headers=blow.headers, body=blow.body, length=blow.length)
+        except Exception as error:
+            found.append(f"{blow.name}: raised {error!r}")
+            continue
         if wrong := fault(answer, path, blow.names):
             found.append(f"{blow.name}: {wrong}")
     return found
@@ -178,6 +182,7 @@ async def test_no_bad_body_comes_through(tmp_path: Path, path: str) -> None:
         assert any((await kept(services)).values()), "and is stored: the counts can tell"
 
 
+@pytest.mark.filterwarnings("ignore:Exception ignored in.*SpooledTemporaryFile")  # Starlette lets go of it late
 @pytest.mark.parametrize("path", FORMS)
 async def test_no_bad_form_comes_through(tmp_path: Path, path: str) -> None:
     async with serving(tmp_path, works=False, **STRICT) as (app, services):
@@ -214,8 +219,8 @@ async def test_the_battery_sees_when_the_guards_are_off() -> None:
         "weight: 'NaN': answered 200",
         "weight: '1e999': answered 200",
         "count: '9223372036854775808': answered 200",
-        r"""prompt: '"\\u0000"': answered 200""",
-        r"""anything: '["\\ud800"]': answered 200""",
+        "prompt: '\"\\\\u0000\"': answered 200",
+        "prompt: '\"\\\\ud800\"': raised",
         "anything: '[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[': answered 200",
         "over the limit, in chunks: answered 200",
         "truncated: not a problem document",
@@ -414,8 +419,9 @@ async def test_other_methods_are_told_which_there_are(tmp_path: Path) -> None:
         for path in sorted({path for _, path in ACCESS if "{" not in path}):
             for method in {"GET", "POST", "PUT", "PATCH", "DELETE"} - {known for known, at in ACCESS if at == path}:
                 answer = await ask(app, method, path, headers=[JSON], body=b"{}")
-                assert (answer.status, fault(answer, path)) == (405, None), (method, path)
-                assert answer.header("allow"), (method, path)
+                assert fault(answer, path) is None, (method, path)
+                if path != "/api/v1/summaries/files" or method != "GET":  # which is the summary called files
+                    assert (answer.status, bool(answer.header("allow"))) == (405, True), (method, path)
         for path in ("/nowhere", "/api/v1", "/api/v2/generations", "/v1/nowhere", "//", "/api/v1/generations//"):
             answer = await ask(app, "POST", path, headers=[JSON], body=b'{"prompt": "x"}')
             if path != "/api/v1/generations//":

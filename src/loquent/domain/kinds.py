@@ -106,6 +106,8 @@ def _secret(text: str) -> str:
 
 
 def _windows(text: str) -> Windows:
+    if text.lower() == "off":
+        return ()
     found = []
     for part in filter(None, (each.strip() for each in text.split(","))):
         match = re.fullmatch(r"(\d{1,12}) */ *(?:(\d{1,6}) *)?(second|minute|hour|day)s?", part)
@@ -125,7 +127,7 @@ FLAG = Kind("true or false", _flag)
 FILE = Kind("the path of a file that exists", _file)
 FOLDER = Kind("a folder, made where it is missing", _folder)
 SECRET = Kind(f"at least {SECRET_BYTES} bytes; make one with: {MAKE_SECRET}", _secret)
-WINDOWS = Kind("counts in windows, like 10/minute, 100/hour", _windows)
+WINDOWS = Kind("counts in windows, like 10/minute, 100/hour; or off", _windows)
 NAMES = Kind("names parted by commas", _names)
 HTTP = Kind("a URL that begins with http:// or https://", url("http", "https").read)
 

@@ -17,11 +17,17 @@ MOST_IDS = 256  # in one SELECT
 
 
 class Call(NamedTuple):
-    """One statement with its values. ``must``: one row is changed by it, or the write is Stale."""
+    """One statement with its values. ``must``: one row is changed by it, or the write is Stale.
+
+    What a driver may put together with its like: ``adds``, a plain INSERT of one row; ``sums``, a bump of the record
+    whose id is the first value, with the places of each counter and of the amount that is added to it.
+    """
 
     sql: str
     values: Sequence[Any]
     must: bool = False
+    adds: bool = False
+    sums: tuple[tuple[int, int], ...] = ()
 
 
 class Driver(Protocol):
@@ -62,7 +68,7 @@ class Sql:
         self._driver = driver
         self._statements = Statements(driver.dialect)
         self._adds: dict[Rows[Any], str] = {}
-        self._bumps: dict[tuple[Rows[Any], tuple[str, ...]], tuple[str, tuple[tuple[int, str], ...]]] = {}
+        self._bumps: dict[Any, tuple[str, tuple[tuple[int, str], ...], tuple[int, ...]]] = {}
 
     async def get(self, kind: type[R], *ids: str) -> list[R]:
         """See Store."""
@@ -157,7 +163,7 @@ class Sql:
         if step.by is not None:
             return self._bump(rows, step.after or [], step.by)
         if step.before is None:
-            return Call(self._adds.get(rows) or self._add(rows), step.after or [])
+            return Call(self._adds.get(rows) or self._add(rows), step.after or [], adds=True)
         same = [step.id] if rows.version_at is None else [step.id, step.before[rows.version_at]]
         if step.after is None:
             return Call(self._statements.remove(rows).sql, same, must=True)
@@ -174,10 +180,11 @@ class Sql:
         if made is None:
             counters = tuple(sorted(names, key=rows.place.__getitem__))
             places = tuple((rows.place[name], name) for name in counters)
-            made = self._bumps[rows, names] = self._statements.bump(rows, counters).sql, places
-        sql, places = made
+            sums = tuple((rows.place[name], len(rows.names) + at) for at, name in enumerate(counters))
+            made = self._bumps[rows, names] = self._statements.bump(rows, counters).sql, places, sums
+        sql, places, sums = made
         for at, name in places:
             amount = by[name]
             row[at] += amount
             row.append(amount)
-        return Call(sql, row)
+        return Call(sql, row, sums=sums)

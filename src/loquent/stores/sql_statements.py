@@ -135,7 +135,8 @@ class Statements:
 
         def build() -> Executable:
             table, declared = TABLES[rows.kind], rows.spec.orders[order]
-            by = [table.c[name].desc() if declared.desc else table.c[name] for name in (declared.by, "id")]
+            names = dict.fromkeys((declared.by, "id"))
+            by = [table.c[name].desc() if declared.desc else table.c[name] for name in names]
             due = select(table.c.id).where(*self._listed(rows, declared, until=True)).order_by(*by)
             due = due.limit(bindparam("limit")).with_for_update(skip_locked=True)
             values: dict[str, Any] = {name: bindparam(f"put_{name}") for name in put}

@@ -6,6 +6,8 @@ import sqlite3
 from asyncio import timeout, to_thread
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
+from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -38,6 +40,7 @@ OWN_FAULTS = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError,
 """What one caller's values cause, beside which the others of a group go on."""
 LASTING = ("SQLITE_CANTOPEN", "SQLITE_NOTADB", "SQLITE_READONLY", "SQLITE_AUTH", "SQLITE_PERM")
 MIGRATION = 60  # seconds that a process waits while another migrates
+MOST_ROWS = 32  # in one INSERT; SQLite takes 32,766 values
 READY = 2.0  # seconds that `ready` waits
 
 
@@ -137,16 +140,25 @@ def _transact(writer: sqlite3.Connection, group: list[Job], *, careful: bool) ->
     cursor = writer.cursor()
     execute = cursor.execute
     execute("BEGIN IMMEDIATE")
+    if not careful:
+        try:
+            _in_bulk(cursor, group)
+        except (*OWN_FAULTS, OverflowError):  # somebody's own: found out by doing each by itself
+            if not writer.in_transaction:
+                raise
+            execute("ROLLBACK")
+            return False
     for job in group:
         job.error = None
         if careful:
             execute("SAVEPOINT one")
         done = 0
         try:
-            for sql, values, must in job.calls:
-                execute(sql, values)
-                if must and cursor.rowcount != 1:
-                    raise Stale
+            for sql, values, must, adds, sums in job.calls:
+                if careful or not (adds or sums):
+                    execute(sql, values)
+                    if must and cursor.rowcount != 1:
+                        raise Stale
                 done += 1
             if cursor.description:
                 job.result = cursor.fetchall()
@@ -165,6 +177,42 @@ def _transact(writer: sqlite3.Connection, group: list[Job], *, careful: bool) ->
             execute("RELEASE one")
     execute("COMMIT")
     return True
+
+
+def _in_bulk(cursor: sqlite3.Cursor, group: list[Job]) -> None:
+    """All plain adds of one kind as one statement, all bumps of one record as one.
+
+    Around each statement the interpreter is given away and waited for: under load that costs more than the statement.
+    """
+    adds: dict[str, list[Sequence[Any]]] = {}
+    bumps: dict[tuple[str, Any], list[Any]] = {}
+    for job in group:
+        for sql, values, _, is_add, sums in job.calls:
+            if is_add:
+                adds.setdefault(sql, []).append(values)
+            elif sums:
+                known = bumps.get((sql, values[0]))
+                if known is None:
+                    bumps[sql, values[0]] = list(values)
+                else:
+                    for counter, amount in sums:  # what it is made with counts once, what is added each time
+                        known[counter] += values[amount]
+                        known[amount] += values[amount]
+    for sql, rows in adds.items():
+        at = 0
+        while at < len(rows):
+            n = min(MOST_ROWS, 1 << (len(rows) - at).bit_length() - 1)  # powers of two: few statements to keep
+            cursor.execute(_of_rows(sql, n), list(chain.from_iterable(rows[at : at + n])))
+            at += n
+    for (sql, _), values in bumps.items():
+        cursor.execute(sql, values)
+
+
+@lru_cache(maxsize=256)
+def _of_rows(sql: str, n: int) -> str:
+    """An INSERT of one row, as one of n."""
+    head, _, row = sql.rpartition(" VALUES ")
+    return f"{head} VALUES {', '.join([row] * n)}"
 
 
 def _conflict(error: sqlite3.Error) -> LoquentError:

@@ -6,6 +6,7 @@ is read and checked by the same code and models as everywhere, and its documenta
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -102,7 +103,7 @@ def document(schema: dict[str, Any], routes: list[Direct]) -> dict[str, Any]:
             "post": {
                 "tags": list(each.tags),
                 "summary": each.summary,
-                "description": each.handler.__doc__ or "",
+                "description": inspect.getdoc(each.handler) or "",
                 "operationId": each.handler.__name__,
                 "requestBody": {"required": True, "content": {"application/json": {"schema": reference}}},
                 "responses": {status: {"description": means} for status, means in each.answers.items()},

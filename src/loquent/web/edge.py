@@ -99,6 +99,7 @@ class Edge:
             app = self._direct.get(path) if scope["method"] == "POST" else None
             bound = self._bound(scope, headers, receive)
             await (app or self._app)(scope, bound or receive, sending)
+            answered = answered or GONE  # only for a caller who has gone is nothing said at all
         except HungUp:
             answered = answered or GONE
         except asyncio.CancelledError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -15,7 +15,7 @@ from loquent.domain.errors import Invalid, LoquentError
 from loquent.domain.generations import Content, Generation, Json
 from loquent.domain.requests import Parameters
 from loquent.services.generations import Begun, Filters, Wanted
-from loquent.web.body import Wire
+from loquent.web.body import HungUp, Wire
 from loquent.web.deps import Ours, StrictRoute, Who
 from loquent.web.direct import Call, Direct
 from loquent.web.errors import Headers, problem, rate_headers
@@ -177,7 +177,8 @@ class StreamAnswer(Response):
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """See ASGI."""
-        await self._stream(scope, receive, send)
+        with suppress(HungUp):  # the framework would take it for a fault
+            await self._stream(scope, receive, send)
 
 
 def shown(generation: Generation, content: Content) -> dict[str, Any]:
