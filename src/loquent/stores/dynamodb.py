@@ -36,7 +36,7 @@ WRITE = 10  # parts that are written or removed at once
 SPARE = 32  # records that a take looks at beyond those it wants, so that takers at once can part
 TRIES = 12  # of a transaction that met another one
 CONFIG = AioConfig(
-    connect_timeout=5, read_timeout=10, max_pool_connections=24, retries={"mode": "standard", "max_attempts": 4}
+    connect_timeout=5, read_timeout=10, max_pool_connections=24, retries={"mode": "standard", "max_attempts": 3}
 )
 
 

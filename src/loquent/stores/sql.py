@@ -68,7 +68,7 @@ class Sql:
         self._driver = driver
         self._statements = Statements(driver.dialect)
         self._adds: dict[Rows[Any], str] = {}
-        self._bumps: dict[Any, tuple[str, tuple[tuple[int, str], ...], tuple[int, ...]]] = {}
+        self._bumps: dict[Any, tuple[str, tuple[str, ...], tuple[tuple[int, int], ...]]] = {}
 
     async def get(self, kind: type[R], *ids: str) -> list[R]:
         """See Store."""
@@ -179,11 +179,10 @@ class Sql:
         made = self._bumps.get((rows, names))
         if made is None:
             counters = tuple(sorted(names, key=rows.place.__getitem__))
-            places = tuple((rows.place[name], name) for name in counters)
             sums = tuple((rows.place[name], len(rows.names) + at) for at, name in enumerate(counters))
-            made = self._bumps[rows, names] = self._statements.bump(rows, counters).sql, places, sums
-        sql, places, sums = made
-        for at, name in places:
+            made = self._bumps[rows, names] = self._statements.bump(rows, counters).sql, counters, sums
+        sql, counters, sums = made
+        for name, (at, _) in zip(counters, sums, strict=True):
             amount = by[name]
             row[at] += amount
             row.append(amount)

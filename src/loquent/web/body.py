@@ -37,7 +37,7 @@ class Bounded:
     When the wheel comes round, the task that waits for them is cancelled where it waits.
     """
 
-    __slots__ = ("_deadline", "_got", "_late", "_most", "_receive", "_seconds", "_waiter", "_whole")
+    __slots__ = ("_deadline", "_got", "_late", "_loop", "_most", "_receive", "_seconds", "_waiter", "_whole")
 
     def __init__(self, receive: Receive, wheel: Wheel, *, most: int) -> None:
         self._receive = receive
@@ -47,13 +47,14 @@ class Bounded:
         self._got = 0
         self._late = self._whole = False
         self._deadline = wheel.add(self._ring)
+        self._loop = wheel.loop
 
     async def __call__(self) -> Message:
         """See ASGI. Raises Refused where a bound is passed."""
         if self._whole:
             return await self._receive()
         self._check_time()
-        self._waiter = waiter = asyncio.current_task()
+        self._waiter = waiter = asyncio.current_task(self._loop)
         try:
             message = await self._receive()
         except asyncio.CancelledError:

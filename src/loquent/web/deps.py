@@ -12,7 +12,7 @@ from fastapi.routing import APIRoute
 from loquent.domain.errors import Invalid
 from loquent.domain.principals import Principal
 from loquent.web.body import StrictRequest, check_is_form, check_is_json
-from loquent.web.direct import address, bearer
+from loquent.web.direct import address, any_key, bearer
 from loquent.wiring import Services
 
 
@@ -22,14 +22,14 @@ class StrictRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The usual one, over a StrictRequest."""
         handle = super().get_route_handler()
-        for_known = any(each.call is _who for each in self.dependant.dependencies)
+        ask_who = next((each.call for each in self.dependant.dependencies if each.call in KNOWN), None)
         check = None
         if self.body_field is not None:
             check = check_is_form if isinstance(self.body_field.field_info, Form) else check_is_json
 
         async def strictly(request: Request) -> Response:
-            if for_known:
-                _who(request)
+            if ask_who is not None:
+                ask_who(request)
             if check is not None:
                 check(request.headers.get("content-type"))
             _check_query(request)
@@ -49,6 +49,11 @@ def _who(request: Request) -> Principal:
     return services.accounts.who(bearer(request.headers.get("authorization")), address(request.scope))
 
 
+def _who_by_any_key(request: Request) -> Principal:
+    """The same where clients insist on a key: see any_key."""
+    return any_key(request.scope["loquent.services"], request.headers.get("authorization"), address(request.scope))
+
+
 def _check_query(request: Request) -> None:
     """Raise Invalid where a name stands twice: which of the two is meant nobody knows."""
     given = [name for name, _ in request.query_params.multi_items()]
@@ -66,3 +71,6 @@ async def check_form(request: Request) -> None:
 
 Ours = Annotated[Services, Depends(_services)]
 Who = Annotated[Principal, Depends(_who)]
+WhoByAnyKey = Annotated[Principal, Depends(_who_by_any_key)]
+KNOWN = (_who, _who_by_any_key)
+"""What a route depends on that is not for everybody."""

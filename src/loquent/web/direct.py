@@ -121,6 +121,13 @@ def bearer(authorization: bytes | str | None) -> str | None:
     return token.strip() if scheme.lower() == "bearer" else ""
 
 
+def any_key(services: Services, authorization: bytes | str | None, address: str) -> Principal:
+    """Who asks, of clients that insist on some key: one that is no token is none where anonymous callers are served."""
+    token = bearer(authorization)
+    is_token = token is not None and token.count(".") == 2
+    return services.accounts.who(token if is_token or not services.settings.takes_anonymous else None, address)
+
+
 def address(scope: Scope) -> str:
     """The address that the request came from."""
     client = scope.get("client")

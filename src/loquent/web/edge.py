@@ -53,6 +53,7 @@ class Edge:
         self._app = app
         self.services = services
         self.is_stopping = False
+        self._loop: asyncio.AbstractEventLoop | None = None  # kept: to ask for it costs a call of the system
         self._direct = direct
         self._dresses = tuple(dresses.items())
         self._uploads = uploads
@@ -77,7 +78,8 @@ class Edge:
         scope["loquent.request_id"] = request_id
         scope["loquent.services"] = self.services
         scope["loquent.wheel"] = self._watches
-        scope["loquent.task"] = asyncio.current_task()
+        loop = self._loop = self._loop or asyncio.get_running_loop()
+        scope["loquent.task"] = asyncio.current_task(loop)
         path: str = scope["path"]
         if path.endswith("/") and path.startswith(BOTH_SPELLINGS) and path not in BOTH_SPELLINGS:
             path = scope["path"] = path.rstrip("/")

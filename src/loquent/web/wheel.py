@@ -28,12 +28,12 @@ class Wheel:
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self._entries: deque[Entry] = deque()
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None
         self._turns = False
 
     def add(self, call: Callable[[], None]) -> Entry:
         """Call that when the time has passed, unless the entry is cancelled before."""
-        loop = self._loop or self._begin()
+        loop = self.loop or self._begin()
         entry = Entry(loop.time() + self.seconds, call)
         self._entries.append(entry)
         if not self._turns:
@@ -42,11 +42,11 @@ class Wheel:
         return entry
 
     def _begin(self) -> asyncio.AbstractEventLoop:
-        self._loop = asyncio.get_running_loop()
-        return self._loop
+        self.loop = asyncio.get_running_loop()
+        return self.loop
 
     def _turn(self) -> None:
-        loop = self._loop or self._begin()
+        loop = self.loop or self._begin()
         now, entries = loop.time(), self._entries
         while entries and (entries[0].call is None or entries[0].at <= now):
             if (call := entries.popleft().call) is not None:

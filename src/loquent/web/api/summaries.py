@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from pathlib import Path
@@ -15,13 +16,13 @@ from loquent.domain.clock import SECOND, iso
 from loquent.domain.errors import Invalid, NotFound
 from loquent.domain.generations import CANCELLED, FAILED, MESSAGE, Content, Generation
 from loquent.domain.ids import as_uuid, from_uuid
-from loquent.services.generations import Filters
+from loquent.services.generations import Begun, Filters
 from loquent.services.summaries import Wish
 from loquent.web.api.generations import json_answer
 from loquent.web.body import Wire
 from loquent.web.deps import Ours, StrictRoute, Who, check_form
 from loquent.web.direct import idempotency_key
-from loquent.web.errors import rate_headers
+from loquent.web.errors import Headers, rate_headers
 
 router = APIRouter(prefix="/api/v1/summaries", tags=["summaries"], route_class=StrictRoute)
 UPLOAD = "/api/v1/summaries/files"
@@ -43,14 +44,12 @@ async def create_summary(request: Request, ours: Ours, who: Who, body: NewSummar
     key = idempotency_key(request.headers.get("idempotency-key"), request.scope, await request.body())
     wish = Wish(body.model, body.language, body.length)
     begun = await ours.summaries.submit(who, body.text, wish, surface="summaries", key=key)
-    headers = [(b"location", f"/api/v1/summaries/{as_uuid(begun.generation.id)}".encode()), *rate_headers(begun.limit)]
-    if begun.replayed:
-        headers.append((b"idempotent-replayed", b"true"))
-    return json_answer(_shown(begun.generation, begun.content), status=201, headers=headers)
+    return json_answer(_shown(begun.generation, begun.content), status=201, headers=_headers(begun))
 
 
 @router.post("/files", status_code=201, summary="Summarize a file", dependencies=[Depends(check_form)])
 async def create_summary_of_file(
+    request: Request,
     ours: Ours,
     who: Who,
     file: Annotated[UploadFile, File(description="txt, md, pdf or docx")],
@@ -59,14 +58,16 @@ async def create_summary_of_file(
     length: Annotated[Length, Form()] = "medium",
 ) -> Response:
     """The same for a file, whose text may be far longer; it is read in a process of its own."""
-    path = await run_in_threadpool(_keep, file)
+    path, digest = await run_in_threadpool(_keep, file)
     try:
-        wish = Wish(model or None, language or None, length)
-        begun, read = await ours.summaries.submit_file(who, path, file.filename or "", wish, surface="summaries")
+        wish, name = Wish(model or None, language or None, length), file.filename or ""
+        said = digest + repr((wish, name)).encode()  # not the body itself: its boundary is another each time
+        key = idempotency_key(request.headers.get("idempotency-key"), request.scope, said)
+        begun, read = await ours.summaries.submit_file(who, path, name, wish, surface="summaries", key=key)
     finally:
         path.unlink(missing_ok=True)
     body = _shown(begun.generation, begun.content) | {"file": {"kind": read.kind, "pages": read.pages}}
-    return json_answer(body, status=201, headers=rate_headers(begun.limit))
+    return json_answer(body, status=201, headers=_headers(begun))
 
 
 @router.get("", summary="List one's own summaries")
@@ -131,12 +132,19 @@ def _fault(generation: Generation) -> str | None:
     return generation.error_message[:MESSAGE] if generation.status == FAILED and generation.error_message else None
 
 
-def _keep(file: UploadFile) -> Path:
-    """A copy of the upload under a name of our own; the sender's is only looked at."""
+def _headers(begun: Begun) -> Headers:
+    place = (b"location", f"/api/v1/summaries/{as_uuid(begun.generation.id)}".encode())
+    return [place, *rate_headers(begun.limit), *([(b"idempotent-replayed", b"true")] if begun.replayed else [])]
+
+
+def _keep(file: UploadFile) -> tuple[Path, bytes]:
+    """A copy of the upload under a name of our own, with its digest; the sender's name is only looked at."""
     if not file.filename:
         raise Invalid("the form's file has no name", field="file")
     handle, name = tempfile.mkstemp(prefix="loquent-upload-")
+    digest = hashlib.sha256()
     with os.fdopen(handle, "wb") as kept:
         while block := file.file.read(1 << 20):
             kept.write(block)
-    return Path(name)
+            digest.update(block)
+    return Path(name), digest.digest()

@@ -10,7 +10,6 @@ import msgspec
 from fastapi import APIRouter, Response
 from pydantic import Field
 
-from loquent.domain import errors
 from loquent.domain.clock import SECOND
 from loquent.domain.errors import Invalid, LoquentError, NotFound
 from loquent.domain.generations import Generation, Json
@@ -21,8 +20,8 @@ from loquent.ports.engine import Chunk
 from loquent.services.generations import Begun, Wanted
 from loquent.web.api.generations import json_answer
 from loquent.web.body import Wire
-from loquent.web.deps import Ours, StrictRoute, Who
-from loquent.web.direct import Call, Direct
+from loquent.web.deps import Ours, StrictRoute, WhoByAnyKey
+from loquent.web.direct import Call, Direct, address, any_key
 from loquent.web.errors import Dressed, about, rate_headers, status
 from loquent.web.sse import EventStream
 
@@ -135,13 +134,13 @@ COMPLETION = Direct("/v1/completions", completions, TextCompletion, "Completion"
 
 
 @router.get("/models", summary="List the models")
-async def list_models(ours: Ours, who: Who) -> Response:
+async def list_models(ours: Ours, who: WhoByAnyKey) -> Response:
     """All that a caller may name."""
     return json_answer({"object": "list", "data": [_model(row) for row in ours.models.rows()]})
 
 
 @router.get("/models/{name:path}", summary="Get a model")
-async def get_model(ours: Ours, who: Who, name: str) -> Response:
+async def get_model(ours: Ours, who: WhoByAnyKey, name: str) -> Response:
     """One of them."""
     return json_answer(_model(ours.models.offer(name).model))
 
@@ -181,6 +180,8 @@ async def _answer(
     generations = call.services.generations
     begun = await generations.begin(who, wanted)
     headers = [*rate_headers(begun.limit), (b"x-loquent-generation", begun.generation.id.encode())]
+    if begun.replayed:
+        headers.append((b"idempotent-replayed", b"true"))
     if body.stream:
         with_usage = bool(body.stream_options and body.stream_options.include_usage)
         stream = EventStream(
@@ -282,11 +283,4 @@ def _role(role: str) -> str:
 
 
 def _who(call: Call) -> Principal:
-    """Who asks. SDKs insist on some key: where anonymous callers are served, one that is no token stands for none."""
-    try:
-        return call.who()
-    except errors.Unauthenticated:
-        given = call.headers.get(b"authorization", b"")
-        if given.count(b".") == 2 or not call.services.settings.takes_anonymous:
-            raise
-        return call.services.accounts.who(None, (call.scope.get("client") or ("",))[0])
+    return any_key(call.services, call.headers.get(b"authorization"), address(call.scope))

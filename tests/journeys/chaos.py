@@ -1,0 +1,292 @@
+"""Jobs under fire: a server that is killed again and again, a worker that freezes past its lease; then the count.
+
+``python -m journeys.chaos`` (from ``tests/``) runs it at any length; test_chaos.py has the short form.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import random
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from journeys.processes import PATIENCE, end_of, is_up, start
+
+LEASE = 1.5
+QUICK = {
+    "LOQUENT_LEASE_SECONDS": str(LEASE),
+    "LOQUENT_SWEEP_SECONDS": "0.2",
+    "LOQUENT_CHECKPOINT_SECONDS": "0.2",
+    "LOQUENT_MAX_ATTEMPTS": "100",  # a kill takes up to eight jobs down at once, and none of them is to blame
+}
+WORDS = (1, 5, 20, 60, 120)  # of an answer, each a hundredth of a second: the longest takes most of a lease
+FAILPOINTS = ("after-commit:3", "after-ring:2", "after-claim:2", "before-finish:4", "after-finish:3")
+SOON = 0.6  # seconds after which a server that is up is dead, at the latest
+ARMED = 4.0  # the same where it is to die at a failpoint: what comes first is good enough
+LATE = 2.5  # seconds after a thaw, by which a late result would have been written
+OVER = ("completed", "failed", "cancelled")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much of everything."""
+
+    jobs: int = 200
+    kills: int = 20
+    freezes: int = 3
+    fenced: bool = True
+    seed: int = 1
+
+
+@dataclass(frozen=True)
+class Job:
+    """One that is to be done, and what must come of it."""
+
+    number: int
+    words: int
+
+    @property
+    def prompt(self) -> str:
+        return f"[slow 0.01] [words {self.words}] job {self.number} counts"
+
+    @property
+    def output(self) -> str:
+        return " ".join(itertools.islice(itertools.cycle(("job", str(self.number), "counts")), self.words))
+
+
+@dataclass
+class Report:
+    """What was seen."""
+
+    plan: Plan
+    accepted: dict[str, Job] = field(default_factory=dict)  # by the id that the 202 gave
+    at_failpoints: int = 0  # kills that a server did to itself
+    taken_over: int = 0  # jobs of the frozen worker that another finished or held when it woke up
+    first: dict[str, tuple[int, str]] = field(default_factory=dict)  # version and output when first seen completed
+    last: dict[str, tuple[str, int, str]] = field(default_factory=dict)  # status, version and output at the end
+    replayed: dict[int, str] = field(default_factory=dict)  # by number: the id that the same request gives at the end
+    counted: tuple[int, int, int] = (0, 0, 0)  # of the day's counters: generations, tokens in, tokens out
+    attempts: int = 0
+    seconds: float = 0.0
+
+    def check(self) -> None:
+        """Raise AssertionError where a promise was broken."""
+        assert len(self.accepted) == self.plan.jobs, f"{len(self.accepted)} of {self.plan.jobs} jobs were accepted"
+        lost = {id: self.last.get(id) for id in self.accepted if self.last.get(id, ("", 0, ""))[0] != "completed"}
+        assert not lost, f"{len(lost)} jobs were lost: {lost}"
+        assert len(self.last) == self.plan.jobs, f"{len(self.last)} records of {self.plan.jobs} jobs"
+        wrong = {id: self.last[id] for id, job in self.accepted.items() if self.last[id][2] != job.output}
+        assert not wrong, f"{len(wrong)} outputs are wrong: {wrong}"
+        assert self.replayed == {job.number: id for id, job in self.accepted.items()}, "a repeat made another job"
+        generations, asked, answered = self.counted
+        assert generations == self.plan.jobs, f"{generations} results of {self.plan.jobs} jobs"
+        jobs = self.accepted.values()
+        assert asked == sum(len(job.prompt.split()) for job in jobs)
+        assert answered == sum(job.words for job in jobs)
+        touched = {id: seen for id, seen in self.first.items() if self.last[id][1:] != seen}
+        assert not touched, f"{len(touched)} results were touched after they were there: {touched}"
+
+    def __str__(self) -> str:
+        plan = self.plan
+        return (
+            f"{plan.jobs} jobs, {plan.kills} kills ({self.at_failpoints} at failpoints), {plan.freezes} freezes that"
+            f" cost the worker {self.taken_over} jobs: {self.attempts} runs, {self.counted[0]} results,"
+            f" {self.seconds:.1f} s, seed {plan.seed}"
+        )
+
+
+class Rig:
+    """A server that dies, a worker that freezes, clients that insist, and one who only watches."""
+
+    def __init__(self, plan: Plan, folder: Path, port: int) -> None:
+        self.report = Report(plan)
+        self._plan = plan
+        self._folder = folder
+        self._address = f"http://127.0.0.1:{port}"
+        self._environ = {**QUICK, "LOQUENT_PORT": str(port)}
+        self._chance = random.Random(plan.seed)
+        self._jobs = [Job(number, self._chance.choice(WORDS)) for number in range(plan.jobs)]
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._thawed_at = 0.0
+
+    async def run(self) -> Report:
+        """All of it; what was seen, not yet checked."""
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(PATIENCE + 6 * self._plan.kills), self._client() as client:
+                await self._fire(client)
+        finally:
+            for process in self._processes:
+                process.kill()
+                process.wait()
+        self.report.seconds = time.monotonic() - began
+        return self.report
+
+    async def _fire(self, client: httpx2.AsyncClient) -> None:
+        server = self._start("serve")
+        assert await is_up(server, self._address)
+        async with asyncio.TaskGroup() as group:
+            watching = group.create_task(self._watch())
+            freezing = group.create_task(self._freeze(self._start("worker")))
+            kills, armed = self._plan.kills, ""
+            rounds = [self._jobs[at :: kills + 1] for at in range(kills + 1)]
+            posting = []
+            for number, batch in enumerate(rounds[:-1]):
+                posting += [group.create_task(self._post(client, job)) for job in batch]
+                await self._end(server, armed)
+                armed = FAILPOINTS[number // 2 % len(FAILPOINTS)] if number % 2 == 0 and number + 1 < kills else ""
+                server = self._start("serve", armed)
+                await is_up(server, self._address)
+            posting += [group.create_task(self._post(client, job)) for job in rounds[-1]]
+            await asyncio.gather(*posting, freezing)
+            await self._until_over()
+            watching.cancel()
+        for job in self._jobs:
+            self.report.replayed[job.number] = await self._posted(client, job)
+        self._read(last=True)
+
+    def _start(self, command: str, armed: str = "") -> subprocess.Popen[bytes]:
+        points = ",".join(filter(None, (armed, "" if self._plan.fenced else "unfenced")))
+        process = start(self._folder, command, **self._environ, LOQUENT_FAILPOINTS=points)
+        self._processes.append(process)
+        return process
+
+    async def _end(self, server: subprocess.Popen[bytes], armed: str) -> None:
+        """Have it die: at its failpoint, or by us at a moment that nobody chose."""
+        try:
+            await end_of(server, ARMED if armed else self._chance.uniform(0, SOON))
+            self.report.at_failpoints += 1
+        except TimeoutError:
+            server.kill()
+        assert await end_of(server) == -signal.SIGKILL, "the server ended by itself"
+
+    # The clients
+
+    @asynccontextmanager
+    async def _client(self) -> AsyncIterator[httpx2.AsyncClient]:
+        async with httpx2.AsyncClient(base_url=self._address, timeout=10) as client:
+            yield client
+
+    async def _post(self, client: httpx2.AsyncClient, job: Job) -> None:
+        self.report.accepted[await self._posted(client, job)] = job
+
+    async def _posted(self, client: httpx2.AsyncClient, job: Job) -> str:
+        """Ask until it is accepted, as a careful client does: with a key, so that a lost answer makes no second job."""
+        body = {"prompt": job.prompt, "background": True}
+        while True:
+            try:
+                answer = await client.post(
+                    "/api/v1/generations", json=body, headers={"idempotency-key": f"job-{job.number}"}
+                )
+            except httpx2.TransportError:
+                await asyncio.sleep(0.1)
+                continue
+            if answer.status_code == 202:
+                return str(answer.json()["id"])
+            assert answer.status_code in (409, 503), answer.text
+            await asyncio.sleep(0.1)
+
+    # The worker
+
+    async def _freeze(self, worker: subprocess.Popen[bytes]) -> None:
+        """Stop its world for twice the lease while it is at work, again and again."""
+        for _ in range(self._plan.freezes):
+            while not (held := self._held_by(worker.pid)):
+                assert worker.poll() is None, "the worker ended by itself"
+                await asyncio.sleep(0.02)
+            worker.send_signal(signal.SIGSTOP)
+            await asyncio.sleep(2 * LEASE)
+            self.report.taken_over += self._gone_on(held)
+            worker.send_signal(signal.SIGCONT)
+            self._thawed_at = time.monotonic()
+            await asyncio.sleep(LEASE / 2)
+
+    def _held_by(self, pid: int) -> dict[str, int]:
+        """The longer ones of the jobs that a process works on, with their fences."""
+        rows = self._select(
+            "SELECT id, fence FROM generations WHERE status = 'processing' AND lease_by LIKE ? AND input_preview LIKE ?",
+            f"%:{pid}",
+            f"%[words {WORDS[-1]}]%",
+        )
+        return dict(rows)
+
+    def _gone_on(self, held: dict[str, int]) -> int:
+        """How many of these are with another by now, or over by another's hand."""
+        marks = ",".join("?" * len(held))
+        rows = self._select(f"SELECT id, fence FROM generations WHERE id IN ({marks})", *held)  # noqa: S608
+        return sum(fence > held[id] for id, fence in rows)
+
+    # What is seen, in the file itself
+
+    async def _until_over(self) -> None:
+        until = time.monotonic() + PATIENCE
+        while self._open() and time.monotonic() < until:
+            await asyncio.sleep(0.1)
+        while time.monotonic() < self._thawed_at + LATE:
+            await asyncio.sleep(0.1)
+
+    def _open(self) -> int:
+        [(number,)] = self._select("SELECT count(*) FROM generations WHERE status NOT IN (?, ?, ?)", *OVER)
+        return int(number)
+
+    async def _watch(self) -> None:
+        while True:
+            self._read(last=False)
+            await asyncio.sleep(0.25)
+
+    def _read(self, *, last: bool) -> None:
+        rows = self._select(
+            "SELECT id, status, generations.version, output, attempts FROM generations JOIN contents USING (id)"
+        )
+        seen = {id: (status, version, output) for id, status, version, output, _ in rows}
+        for id, (status, version, output) in seen.items():
+            if status == "completed":
+                self.report.first.setdefault(id, (version, output))
+        if last:
+            self.report.last = seen
+            self.report.attempts = sum(row[-1] for row in rows)
+            [self.report.counted] = self._select(
+                "SELECT sum(generations), sum(prompt_tokens), sum(completion_tokens) FROM usage_days"
+            )
+
+    def _select(self, text: str, *values: Any) -> list[Any]:
+        file = self._folder / "data" / "loquent.db"
+        with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=10)) as store:
+            return store.execute(text, values).fetchall()
+
+
+def main() -> None:
+    """Run it from the command line, at any length."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--jobs", type=int, default=2000)
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--freezes", type=int, default=30)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
+    asked = parser.parse_args()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    with tempfile.TemporaryDirectory() as folder:
+        report = asyncio.run(
+            Rig(Plan(asked.jobs, asked.kills, asked.freezes, seed=asked.seed), Path(folder), port).run()
+        )
+    sys.stdout.write(f"{report}\n")
+    report.check()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""Commands of ours in processes that a test starts, kills and waits for one by one; see serving.py for a plain server."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx2
+
+ECHO = '[[model]]\nname = "echo"\nengine = "echo"\nid = "echo"\n'
+PATIENCE = 60.0  # seconds that a start or an end may take; a slow machine is no fault
+
+
+def start(folder: Path, command: str, **environ: str) -> subprocess.Popen[bytes]:
+    """A command on the echo model, with that folder for all it keeps; its log goes on in ``{command}.log``."""
+    models = folder / "models.toml"
+    models.write_text(ECHO, "utf-8")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("LOQUENT_", "OPENAI_"))}
+    own = {"LOQUENT_DATA_DIR": str(folder / "data"), "LOQUENT_MODELS": str(models), "LOQUENT_HOST": "127.0.0.1"}
+    with (folder / f"{command}.log").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "loquent", command],
+            cwd=folder,
+            env={**kept, **own, "LOQUENT_LIMIT_GENERATIONS": "off", **environ},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+
+
+async def is_up(process: subprocess.Popen[bytes], address: str) -> bool:
+    """True as soon as the server answers; False where its process ends before."""
+    until = time.monotonic() + PATIENCE
+    async with httpx2.AsyncClient() as client:
+        while process.poll() is None and time.monotonic() < until:
+            try:
+                if (await client.get(f"{address}/api/v1/health/live", timeout=5)).is_success:
+                    return True
+            except httpx2.HTTPError:
+                await asyncio.sleep(0.02)
+    return False
+
+
+async def end_of(process: subprocess.Popen[bytes], seconds: float = PATIENCE) -> int:
+    """Its exit code, once it has ended. Raises TimeoutError."""
+    async with asyncio.timeout(seconds):
+        while (code := process.poll()) is None:
+            await asyncio.sleep(0.01)
+    return code

@@ -1,0 +1,253 @@
+"""Callers who go: what they asked for ends with them, what there is of it is kept, and the next one is served."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import re
+import signal
+import socket
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from journeys.processes import end_of
+from serving import served
+
+pytestmark = [pytest.mark.anyio, pytest.mark.journey, pytest.mark.timeout(180)]
+
+WEIGHTS = "SmolLM2-135M-Instruct.Q4_1.gguf"
+LLAMA = f'[[model]]\nname = "small"\nengine = "llama"\nid = "{WEIGHTS}"\n'
+SERVERS = ("granian", "uvicorn")
+TALE = "Write a very long story about a lighthouse."
+OURS, THEIRS = "/api/v1/generations", "/v1/chat/completions"
+GONE = 200
+WAITING = 50  # of each kind: as many hang up in mid-answer as while they wait for its beginning
+PATIENCE = 20.0  # seconds for what is nearly at once; a slow machine is no fault
+
+
+@dataclass
+class Caller:
+    """One raw connection, with one request sent on it."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    async def until(self, *words: bytes, seconds: float = PATIENCE) -> bytes:
+        """Read until one of the words has come, or to the end of the connection."""
+        got = b""
+        async with asyncio.timeout(seconds):
+            while not any(word in got for word in words):
+                piece = await self.reader.read(65_536)
+                if not piece:
+                    break
+                got += piece
+        return got
+
+    def hang_up(self, *, rudely: bool) -> None:
+        """Go: with a word (FIN), or without (RST)."""
+        if rudely:
+            linger = b"\x01\x00\x00\x00\x00\x00\x00\x00"
+            self.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            self.writer.transport.abort()
+        else:
+            self.writer.close()
+
+
+async def call(address: str, path: str, body: dict[str, Any] | None, *, buffer: int | None = None) -> Caller:
+    """Connect and ask, or GET where there is no body; ``buffer``: bytes that this end takes before it makes the server wait."""
+    port = int(address.rpartition(":")[2])
+    made = socket.socket()
+    if buffer is not None:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+    made.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(made, ("127.0.0.1", port))
+    reader, writer = await asyncio.open_connection(sock=made, limit=buffer or 65_536)
+    data = b"" if body is None else json.dumps(body).encode()
+    head = f"{'GET' if body is None else 'POST'} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n"
+    kind = f"content-type: application/json\r\ncontent-length: {len(data)}\r\n" if data else ""
+    writer.write(f"{head}{kind}\r\n".encode() + data)
+    await writer.drain()
+    return Caller(reader, writer)
+
+
+def tale(path: str, *, stream: bool) -> dict[str, Any]:
+    """A body that asks for more than anybody here waits for."""
+    messages = [{"role": "user", "content": TALE}]
+    return {"model": "small", "messages": messages, "max_tokens": 1500, "temperature": 0, "stream": stream}
+
+
+async def running(client: httpx2.AsyncClient) -> int:
+    """How many generations run in the server now."""
+    page = (await client.get("/metrics")).text
+    found = re.search(r"^loquent_running_generations ([0-9.]+)$", page, re.MULTILINE)
+    assert found, page
+    return int(float(found[1]))
+
+
+async def until_running(client: httpx2.AsyncClient, wanted: int, seconds: float = PATIENCE) -> None:
+    async with asyncio.timeout(seconds):
+        while (now := await running(client)) != wanted:
+            assert now <= wanted or not wanted, f"{now} run, {wanted} were asked for"
+            await asyncio.sleep(0.02)
+
+
+async def listed(client: httpx2.AsyncClient) -> list[dict[str, Any]]:
+    """Every record there is."""
+    rows: list[dict[str, Any]] = []
+    after: dict[str, str] = {}
+    while True:
+        page = (await client.get(OURS, params={"limit": 100, **after})).json()
+        rows += page["data"]
+        if not page["has_more"]:
+            return rows
+        after = {"after": page["last_id"]}
+
+
+@asynccontextmanager
+async def talking(address: str) -> AsyncIterator[httpx2.AsyncClient]:
+    async with httpx2.AsyncClient(base_url=address, timeout=PATIENCE) as client:
+        yield client
+
+
+@asynccontextmanager
+async def on_a_real_model(folder: Path, kind: str) -> AsyncIterator[str]:
+    """A server with the embedded model in memory, and two slots."""
+    weights = Path(os.environ.get("LOQUENT_MODELS_DIR") or "data/models").resolve()
+    if not (weights / WEIGHTS).is_file():
+        pytest.fail(f"{weights / WEIGHTS} is not there: run `make model`, or set LOQUENT_MODELS_DIR")
+    environ = {
+        "LOQUENT_SERVER": kind,
+        "LOQUENT_MODELS_DIR": str(weights),
+        "LOQUENT_LLAMA_SLOTS": "2",
+        "LOQUENT_LLAMA_CONTEXT": "2048",
+        "LOQUENT_STOP_SECONDS": "1",
+    }
+    (folder / "models.toml").write_text(LLAMA)
+    with served(folder, **environ) as server:
+        async with talking(server.url) as client, asyncio.timeout(60):
+            while not (await client.get("/api/v1/health/ready")).is_success:
+                await asyncio.sleep(0.05)
+        yield server.url
+
+
+async def first_token(address: str) -> float:
+    """Seconds to the first token of a stream, whose caller then waits for its end."""
+    began = time.monotonic()
+    caller = await call(address, OURS, {"prompt": "Say hello.", "max_tokens": 4, "stream": True})
+    got = await caller.until(b"event: delta", seconds=60)
+    took = time.monotonic() - began
+    assert b"event: delta" in got, got
+    assert b"event: done" in got + await caller.until(b"event: done", seconds=60)
+    caller.hang_up(rudely=False)
+    return took
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("kind", SERVERS)
+async def test_behind_200_callers_who_hang_up_the_next_is_served_at_once(tmp_path: Path, kind: str) -> None:
+    chance = random.Random(6)
+    async with on_a_real_model(tmp_path, kind) as address, talking(address) as client:
+        alone = max([await first_token(address) for _ in range(3)])
+        silent = [
+            await call(address, path, tale(path, stream=stream))
+            for path, stream in ((OURS, False), (THEIRS, False), (OURS, True), (THEIRS, True)) * (WAITING // 2)
+        ]
+        await until_running(client, len(silent))
+        reading = [
+            await call(address, path, tale(path, stream=True)) for path in (OURS, THEIRS) * ((GONE - len(silent)) // 2)
+        ]
+        await until_running(client, GONE)
+
+        async def read_a_little(caller: Caller) -> None:
+            got = await caller.until(b'"text":"', b'"content":"', seconds=90)
+            assert b" 200 " in got.splitlines()[0], got
+            caller.hang_up(rudely=chance.random() < 0.5)
+
+        readers = [asyncio.create_task(read_a_little(caller)) for caller in reading]
+        for caller in chance.sample(silent, len(silent)):
+            caller.hang_up(rudely=chance.random() < 0.5)
+        await asyncio.gather(*readers)
+        took = await first_token(address)
+        await until_running(client, 0)
+        rows = await listed(client)
+        assert Counter(row["status"] for row in rows) == {"cancelled": GONE, "completed": 4}
+        gone = [row for row in rows if row["status"] == "cancelled"]
+        assert {row["finish_reason"] for row in gone} == {"cancelled"}
+        for row in gone:
+            usage = row["usage"]
+            assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
+        begun = [row for row in gone if row["usage"]["completion_tokens"]]
+        assert len(begun) >= len(reading)
+        assert all(row["output_preview"] and row["usage"]["prompt_tokens"] for row in begun)
+        print(f"{kind}: first token alone {alone:.3f} s, behind {GONE} who went {took:.3f} s")
+        # one slot that was not given back would cost a whole tale, of many seconds
+        assert took < max(1.0, 10 * alone)
+
+
+ENDLESS = "[slow 0.01] [words 100000] and so on"
+STOP = 1.0  # seconds that a stop gives
+
+
+def record(folder: Path, id: str) -> dict[str, Any]:
+    """What the store's file holds of a generation."""
+    with closing(sqlite3.connect(f"{(folder / 'data' / 'loquent.db').as_uri()}?mode=ro", uri=True)) as store:
+        store.row_factory = sqlite3.Row
+        [row] = store.execute("SELECT * FROM generations JOIN contents USING (id) WHERE id = ?", (id,)).fetchall()
+    return dict(row)
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+async def test_a_stop_ends_every_stream_with_an_event_and_hands_jobs_back(tmp_path: Path, kind: str) -> None:
+    environ = {"LOQUENT_SERVER": kind, "LOQUENT_STOP_SECONDS": str(STOP), "LOQUENT_CHECKPOINT_SECONDS": "0.1"}
+    with served(tmp_path, **environ) as server:
+        address, process = server.url, server.process
+        job = (await client.post(OURS, json={"prompt": ENDLESS, "background": True})).json()["id"]
+        messages = [{"role": "user", "content": ENDLESS}]
+        short = await call(address, OURS, {"prompt": "[slow 0.01] [words 60] x", "stream": True})
+        ours = await call(address, OURS, {"prompt": ENDLESS, "stream": True})
+        theirs = await call(address, THEIRS, {"model": "echo", "messages": messages, "stream": True})
+        whole = await call(address, OURS, {"prompt": ENDLESS})
+        follower = await call(address, f"{OURS}/{job}/events", None)
+        for caller in (short, ours, theirs, follower):
+            assert b"data:" in await caller.until(b"data:")
+        await until_running(client, 5)
+        process.send_signal(signal.SIGTERM)
+        assert await end_of(process, STOP + 5) == 0
+        said = {
+            name: await caller.until()
+            for name, caller in {"short": short, "ours": ours, "theirs": theirs, "whole": whole, "follower": follower}.items()
+        }
+    assert b"event: done" in said["short"]
+    assert b"event: error" in said["ours"], said["ours"][-500:]
+    assert b'"error":{' in said["theirs"], said["theirs"][-500:]
+    assert b" 503 " in said["whole"].splitlines()[0], said["whole"]
+    assert b"event: error" in said["follower"], said["follower"][-500:]
+    back = record(tmp_path, job)
+    assert (back["status"], back["attempts"], back["lease_by"]) == ("pending", 0, None)
+    assert back["output"]
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+async def test_a_caller_who_never_reads_does_not_keep_the_server_from_stopping(tmp_path: Path, kind: str) -> None:
+    environ = {"LOQUENT_SERVER": kind, "LOQUENT_STOP_SECONDS": str(STOP)}
+    with served(tmp_path, **environ) as server:
+        address, process = server.url, server.process
+        flood = {"prompt": "[words 100000] " + "x" * 5000, "stream": True}
+        stalled = await call(address, OURS, flood, buffer=4096)
+        await until_running(client, 1)
+        await asyncio.sleep(1)  # until the buffers between them are full
+        assert await running(client) == 1
+        process.send_signal(signal.SIGTERM)
+        assert await end_of(process, STOP + 5) == 0
+        stalled.hang_up(rudely=True)

@@ -1,0 +1,120 @@
+"""Health and metrics: for people, load balancers and monitors."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx2
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from asking import JSON, ask, client_of, fresh, serving
+from loquent import __version__
+from loquent.web.edge import Edge
+from loquent.wiring import Services
+from surfaces import ACCESS
+
+pytestmark = pytest.mark.anyio
+
+Ours = tuple[httpx2.AsyncClient, Edge, Services]
+
+
+@pytest.fixture
+async def at(tmp_path: Path) -> AsyncIterator[Ours]:
+    async with serving(tmp_path) as (app, services), client_of(app) as client:
+        yield client, app, services
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+async def test_health_is_told_in_the_familys_form(at: Ours, slash: str) -> None:
+    client, _, _ = at
+    known = {"status": "healthy", "service": "loquent", "version": __version__}
+    answer = await client.get(f"/api/v1/health{slash}")
+    assert (answer.status_code, answer.json()) == (200, known)
+    detailed = (await client.get(f"/api/v1/health/detailed{slash}")).json()
+    checks = detailed.pop("checks")
+    assert detailed == known
+    assert checks["database"] == "ok"
+    for path in ("live", "ready"):
+        answer = await client.get(f"/api/v1/health/{path}{slash}")
+        assert (answer.status_code, answer.json()) == (200, {"status": "healthy"})
+
+
+async def test_a_part_that_is_away_degrades_health_and_readiness_and_not_liveness(at: Ours) -> None:
+    client, _, services = at
+    await services.store.close()
+    assert (await client.get("/api/v1/health")).json()["status"] == "healthy"
+    assert (await client.get("/api/v1/health/live")).status_code == 200
+    detailed = await client.get("/api/v1/health/detailed")
+    assert (detailed.status_code, detailed.json()["status"]) == (200, "degraded")
+    assert detailed.json()["checks"]["database"] != "ok"
+    ready = await client.get("/api/v1/health/ready")
+    assert (ready.status_code, ready.json()) == (503, {"status": "degraded"})
+    refused = await client.get("/api/v1/generations")
+    assert (refused.status_code, refused.json()["code"]) == (503, "unavailable")
+    await services.store.open()
+    assert (await client.get("/api/v1/health/ready")).status_code == 200
+
+
+async def test_every_answer_carries_its_id_and_the_guards_of_browsers(at: Ours) -> None:
+    client, _, _ = at
+    for path in ("/api/v1/health", "/nowhere", "/v1/models", "/v1/nowhere", "/metrics", "/"):
+        headers = (await client.get(path)).headers
+        assert headers["x-request-id"].startswith("req_")
+        assert (headers["x-content-type-options"], headers["x-frame-options"]) == ("nosniff", "DENY")
+        assert headers["referrer-policy"] == "no-referrer"
+        assert "server" not in headers
+
+
+async def test_metrics_are_prometheus_and_count_what_was_done(at: Ours) -> None:
+    client, _, _ = at
+
+    async def count(name: str, **labels: str) -> float:
+        page = await client.get("/metrics")
+        assert page.headers["content-type"].startswith("text/plain; version=0.0.4")
+        samples = [each for family in text_string_to_metric_families(page.text) for each in family.samples]
+        return sum(each.value for each in samples if each.name == name and labels.items() <= each.labels.items())
+
+    wanted = {"model": "echo", "status": "completed"}
+    done, tokens = await count("loquent_generations_total", **wanted), await count("loquent_tokens_total")
+    asked = await count("loquent_requests_total", route="/api/v1/generations", status="200")
+    await client.post("/api/v1/generations/", json={"prompt": "one two three"})
+    assert await count("loquent_generations_total", **wanted) == done + 1
+    assert await count("loquent_tokens_total") == tokens + 6
+    assert await count("loquent_requests_total", route="/api/v1/generations", status="200") == asked + 1
+    assert await count("loquent_running_generations") == 0
+
+
+async def test_no_label_takes_what_callers_make_up(at: Ours) -> None:
+    client, app, _ = at
+    for number in range(50):
+        await client.get(f"/api/v1/generations/{fresh()}")
+        await client.get(f"/nowhere/{number}")
+        await client.get(f"/v1/models/model-{number}")
+        await client.get(f"/static/x/{number}")
+        await client.get(f"/api/v1/generations?kind=kind{number}")
+        await client.request(f"M{number}", "/api/v1/health")
+        await client.post("/api/v1/generations", json={"prompt": "x", "model": f"model-{number}"})
+        await ask(app, "POST", "/v1/chat/completions/", headers=[JSON], body=b"{%d" % number)
+    page = (await client.get("/metrics")).text
+    routes = {
+        each.labels["route"]
+        for family in text_string_to_metric_families(page)
+        for each in family.samples
+        if "route" in each.labels
+    }
+    assert routes <= {path for _, path in ACCESS} | {"none"}
+    models = {
+        each.labels["model"]
+        for family in text_string_to_metric_families(page)
+        for each in family.samples
+        if "model" in each.labels
+    }
+    assert models <= {"echo", "extractive", "prompt-only"}
+    assert len(page.splitlines()) < 3_000
+
+
+async def test_metrics_can_be_switched_off(tmp_path: Path) -> None:
+    async with serving(tmp_path, works=False, LOQUENT_METRICS="off") as (app, _), client_of(app) as client:
+        assert (await client.get("/metrics")).status_code == 404
