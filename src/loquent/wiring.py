@@ -40,13 +40,18 @@ from loquent.settings import Settings
 
 def load_settings(environ: Mapping[str, str] | None = None, folder: Path = Path()) -> Settings:
     """The settings of this process: its environment, over a ``.env`` file in the folder. Raises Misconfigured."""
+    return settings.read(environment(environ, folder))
+
+
+def environment(environ: Mapping[str, str] | None = None, folder: Path = Path()) -> dict[str, str]:
+    """The variables that count: the environment's, over those of a ``.env`` file. Raises Misconfigured."""
     file = folder / ".env"
     try:
         written = dotenv_values(file, interpolate=False) if file.is_file() else {}
     except (OSError, UnicodeDecodeError) as error:
         raise Misconfigured(f"the file {file} cannot be read: {error}") from error
     values = {name: value for name, value in written.items() if value is not None}
-    return settings.read({**values, **(os.environ if environ is None else environ)})
+    return {**values, **(os.environ if environ is None else environ)}
 
 
 @dataclass(slots=True)
@@ -164,7 +169,8 @@ def build_models(found: Settings) -> Models:
     """The models with their engines. Raises Misconfigured naming the row."""
     rows = model_rows(found)
     names = {row.key_env for row in rows if row.key_env}
-    keys = {name: os.environ.get(name, "") for name in names}
+    known = environment() if names else {}
+    keys = {name: known.get(name, "") for name in names}
     if found.openai_api_key:
         keys["OPENAI_API_KEY"] = found.openai_api_key
     options = engines.Options(

@@ -64,21 +64,42 @@ class Caller:
             self.writer.close()
 
 
-async def call(address: str, path: str, body: dict[str, Any] | None, *, buffer: int | None = None) -> Caller:
-    """Connect and ask, or GET where there is no body; ``buffer``: bytes that this end takes before it makes the server wait."""
-    port = int(address.rpartition(":")[2])
-    made = socket.socket()
-    if buffer is not None:
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
-    made.setblocking(False)
-    await asyncio.get_running_loop().sock_connect(made, ("127.0.0.1", port))
-    reader, writer = await asyncio.open_connection(sock=made, limit=buffer or 65_536)
-    data = b"" if body is None else json.dumps(body).encode()
-    head = f"{'GET' if body is None else 'POST'} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n"
-    kind = f"content-type: application/json\r\ncontent-length: {len(data)}\r\n" if data else ""
-    writer.write(f"{head}{kind}\r\n".encode() + data)
-    await writer.drain()
-    return Caller(reader, writer)
+class Callers:
+    """Everybody who asks in a test."""
+
+    def __init__(self) -> None:
+        self._all: list[Caller] = []
+
+    async def __call__(
+        self, address: str, path: str, body: dict[str, Any] | None = None, *, buffer: int | None = None
+    ) -> Caller:
+        """Connect and ask, or GET where there is no body; ``buffer``: bytes after which the server has to wait."""
+        made = socket.socket()
+        if buffer is not None:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+        made.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(made, ("127.0.0.1", int(address.rpartition(":")[2])))
+        reader, writer = await asyncio.open_connection(sock=made, limit=buffer or 65_536)
+        self._all.append(Caller(reader, writer))
+        data = b"" if body is None else json.dumps(body).encode()
+        head = f"{'GET' if body is None else 'POST'} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n"
+        kind = f"content-type: application/json\r\ncontent-length: {len(data)}\r\n" if data else ""
+        writer.write(f"{head}{kind}\r\n".encode() + data)
+        await writer.drain()
+        return self._all[-1]
+
+    def go(self) -> None:
+        """All of them hang up who have not."""
+        for caller in self._all:
+            caller.writer.transport.abort()
+
+
+@pytest.fixture
+async def call() -> AsyncIterator[Callers]:
+    callers = Callers()
+    yield callers
+    callers.go()
+    await asyncio.sleep(0.01)
 
 
 def tale(path: str, *, stream: bool) -> dict[str, Any]:
@@ -141,7 +162,7 @@ async def on_a_real_model(folder: Path, kind: str) -> AsyncIterator[str]:
         yield server.url
 
 
-async def first_token(address: str) -> float:
+async def first_token(call: Callers, address: str) -> float:
     """Seconds to the first token of a stream, whose caller then waits for its end."""
     began = time.monotonic()
     caller = await call(address, OURS, {"prompt": "Say hello.", "max_tokens": 4, "stream": True})
@@ -155,10 +176,12 @@ async def first_token(address: str) -> float:
 
 @pytest.mark.model
 @pytest.mark.parametrize("kind", SERVERS)
-async def test_behind_200_callers_who_hang_up_the_next_is_served_at_once(tmp_path: Path, kind: str) -> None:
+async def test_behind_200_callers_who_hang_up_the_next_is_served_at_once(
+    tmp_path: Path, call: Callers, kind: str
+) -> None:
     chance = random.Random(6)
     async with on_a_real_model(tmp_path, kind) as address, talking(address) as client:
-        alone = max([await first_token(address) for _ in range(3)])
+        alone = max([await first_token(call, address) for _ in range(3)])
         silent = [
             await call(address, path, tale(path, stream=stream))
             for path, stream in ((OURS, False), (THEIRS, False), (OURS, True), (THEIRS, True)) * (WAITING // 2)
@@ -178,7 +201,7 @@ async def test_behind_200_callers_who_hang_up_the_next_is_served_at_once(tmp_pat
         for caller in chance.sample(silent, len(silent)):
             caller.hang_up(rudely=chance.random() < 0.5)
         await asyncio.gather(*readers)
-        took = await first_token(address)
+        took = await first_token(call, address)
         await until_running(client, 0)
         rows = await listed(client)
         assert Counter(row["status"] for row in rows) == {"cancelled": GONE, "completed": 4}
@@ -208,46 +231,47 @@ def record(folder: Path, id: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", SERVERS)
-async def test_a_stop_ends_every_stream_with_an_event_and_hands_jobs_back(tmp_path: Path, kind: str) -> None:
+async def test_a_stop_ends_every_stream_with_an_event_and_hands_jobs_back(
+    tmp_path: Path, call: Callers, kind: str
+) -> None:
     environ = {"LOQUENT_SERVER": kind, "LOQUENT_STOP_SECONDS": str(STOP), "LOQUENT_CHECKPOINT_SECONDS": "0.1"}
     with served(tmp_path, **environ) as server:
-        address, process = server.url, server.process
-        job = (await client.post(OURS, json={"prompt": ENDLESS, "background": True})).json()["id"]
-        messages = [{"role": "user", "content": ENDLESS}]
-        short = await call(address, OURS, {"prompt": "[slow 0.01] [words 60] x", "stream": True})
-        ours = await call(address, OURS, {"prompt": ENDLESS, "stream": True})
-        theirs = await call(address, THEIRS, {"model": "echo", "messages": messages, "stream": True})
-        whole = await call(address, OURS, {"prompt": ENDLESS})
-        follower = await call(address, f"{OURS}/{job}/events", None)
-        for caller in (short, ours, theirs, follower):
-            assert b"data:" in await caller.until(b"data:")
-        await until_running(client, 5)
-        process.send_signal(signal.SIGTERM)
-        assert await end_of(process, STOP + 5) == 0
-        said = {
-            name: await caller.until()
-            for name, caller in {"short": short, "ours": ours, "theirs": theirs, "whole": whole, "follower": follower}.items()
-        }
-    assert b"event: done" in said["short"]
-    assert b"event: error" in said["ours"], said["ours"][-500:]
-    assert b'"error":{' in said["theirs"], said["theirs"][-500:]
-    assert b" 503 " in said["whole"].splitlines()[0], said["whole"]
-    assert b"event: error" in said["follower"], said["follower"][-500:]
+        async with talking(server.url) as client:
+            job = (await client.post(OURS, json={"prompt": ENDLESS, "background": True})).json()["id"]
+            chat = {"model": "echo", "messages": [{"role": "user", "content": ENDLESS}], "stream": True}
+            short = await call(server.url, OURS, {"prompt": "[slow 0.01] [words 60] x", "stream": True})
+            ours = await call(server.url, OURS, {"prompt": ENDLESS, "stream": True})
+            theirs = await call(server.url, THEIRS, chat)
+            whole = await call(server.url, OURS, {"prompt": ENDLESS})
+            follower = await call(server.url, f"{OURS}/{job}/events", None)
+            for caller in (short, ours, theirs, follower):
+                assert b"data:" in await caller.until(b"data:")
+            await until_running(client, 5)
+        server.process.send_signal(signal.SIGTERM)
+        assert await end_of(server.process, STOP + 5) == 0
+        ends = [await caller.until() for caller in (short, ours, theirs, whole, follower)]
+    print([end[-300:] for end in ends])
+    assert b"event: done" in ends[0]
+    assert b"event: error" in ends[1]
+    assert b'data: {"error":{' in ends[2]
+    assert b" 503 " in ends[3].splitlines()[0]
+    assert b"event: error" in ends[4]
     back = record(tmp_path, job)
     assert (back["status"], back["attempts"], back["lease_by"]) == ("pending", 0, None)
     assert back["output"]
 
 
 @pytest.mark.parametrize("kind", SERVERS)
-async def test_a_caller_who_never_reads_does_not_keep_the_server_from_stopping(tmp_path: Path, kind: str) -> None:
-    environ = {"LOQUENT_SERVER": kind, "LOQUENT_STOP_SECONDS": str(STOP)}
-    with served(tmp_path, **environ) as server:
-        address, process = server.url, server.process
-        flood = {"prompt": "[words 100000] " + "x" * 5000, "stream": True}
-        stalled = await call(address, OURS, flood, buffer=4096)
-        await until_running(client, 1)
-        await asyncio.sleep(1)  # until the buffers between them are full
-        assert await running(client) == 1
-        process.send_signal(signal.SIGTERM)
-        assert await end_of(process, STOP + 5) == 0
+async def test_a_caller_who_never_reads_does_not_keep_the_server_from_stopping(
+    tmp_path: Path, call: Callers, kind: str
+) -> None:
+    with served(tmp_path, LOQUENT_SERVER=kind, LOQUENT_STOP_SECONDS=str(STOP)) as server:
+        async with talking(server.url) as client:
+            flood = {"prompt": "[words 100000] " + "x" * 5000, "stream": True}
+            stalled = await call(server.url, OURS, flood, buffer=4096)
+            await until_running(client, 1)
+            await asyncio.sleep(1)  # until the buffers between them are full
+            assert await running(client) == 1
+        server.process.send_signal(signal.SIGTERM)
+        assert await end_of(server.process, STOP + 5) == 0
         stalled.hang_up(rudely=True)

@@ -15,7 +15,8 @@ from loquent import __version__
 from loquent.domain.errors import LoquentError
 from loquent.web.api import generations, health, models, summaries, users
 from loquent.web.compat import openai
-from loquent.web.direct import Direct, document
+from loquent.web.direct import Direct
+from loquent.web.document import document
 from loquent.web.edge import Edge
 from loquent.web.errors import Dress, ours, problem
 from loquent.web.observe import configure_logs

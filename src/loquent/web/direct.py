@@ -1,18 +1,16 @@
 """Direct routes: the few hot ones, closer to the metal in the same app, with the same services behind.
 
 A direct route is an ASGI application in the route table, found by its exact path before any router looks; its body
-is read and checked by the same code and models as everywhere, and its documentation is made from those.
+is read and checked by the same code and models as everywhere, and its documentation is made from those too.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
@@ -88,28 +86,6 @@ class Direct:
     def route(self) -> Route:
         """Its place in the route table."""
         return Route(self.path, endpoint=self, methods=["POST"], name=self.handler.__name__, include_in_schema=False)
-
-
-def document(schema: dict[str, Any], routes: list[Direct]) -> dict[str, Any]:
-    """The OpenAPI document with the direct routes in it."""
-    _, definitions = models_json_schema(
-        [(each.body, "validation") for each in routes], ref_template="#/components/schemas/{model}"
-    )
-    schema.setdefault("components", {}).setdefault("schemas", {}).update(definitions.get("$defs", {}))
-    for each in routes:
-        reference = {"$ref": f"#/components/schemas/{each.body.__name__}"}
-        schema["paths"][each.path] = {
-            **schema["paths"].get(each.path, {}),
-            "post": {
-                "tags": list(each.tags),
-                "summary": each.summary,
-                "description": inspect.getdoc(each.handler) or "",
-                "operationId": each.handler.__name__,
-                "requestBody": {"required": True, "content": {"application/json": {"schema": reference}}},
-                "responses": {status: {"description": means} for status, means in each.answers.items()},
-            },
-        }
-    return schema
 
 
 def bearer(authorization: bytes | str | None) -> str | None:

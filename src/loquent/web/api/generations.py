@@ -23,6 +23,7 @@ from loquent.web.sse import EventStream, event
 
 router = APIRouter(prefix="/api/v1/generations", tags=["generations"], route_class=StrictRoute)
 LONGEST = 1_000_000  # characters of a prompt; the body's bound is usually the nearer one
+EVENTS: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
 
 
 class ChatMessage(Wire):
@@ -138,7 +139,7 @@ async def get_generation(ours: Ours, who: Who, id: str) -> Response:
     return json_answer(shown(*await ours.generations.get(who, id)))
 
 
-@router.get("/{id}/events", summary="Follow one to its end")
+@router.get("/{id}/events", summary="Follow one to its end", response_class=Response, responses=EVENTS)
 async def follow_generation(request: Request, ours: Ours, who: Who, id: str) -> Response:
     """Events: delta, progress, restart, then done. Last-Event-ID (characters seen) goes on from there."""
     text = request.headers.get("last-event-id", "0")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter, Response
 
 from loquent import __version__
@@ -10,6 +12,7 @@ from loquent.web.deps import Ours, StrictRoute
 from loquent.web.observe import metrics_page
 
 router = APIRouter(tags=["health"], route_class=StrictRoute)
+NOT_YET: dict[int | str, dict[str, Any]] = {503: {"description": "Not yet", "content": {"application/json": {}}}}
 
 
 @router.get("/api/v1/health", summary="Whether the server is there")
@@ -33,7 +36,7 @@ async def live() -> Response:
     return json_answer({"status": "healthy"})
 
 
-@router.get("/api/v1/health/ready", summary="Readiness")
+@router.get("/api/v1/health/ready", summary="Readiness", responses=NOT_YET)
 async def ready(ours: Ours) -> Response:
     """200 where requests can be taken, else 503."""
     is_ready = await ours.health.ready()

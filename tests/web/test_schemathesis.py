@@ -1,0 +1,88 @@
+"""Schemathesis, which makes requests of all kinds from the OpenAPI document, against a real server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx2
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, settings
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from serving import Served, served
+from surfaces import ACCESS
+
+pytestmark = [pytest.mark.journey, pytest.mark.timeout(120)]
+
+CHECKS = [not_a_server_error, content_type_conformance, response_schema_conformance, status_code_conformance]
+BOUNDED = settings(
+    max_examples=12,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with served(tmp_path_factory.mktemp("served")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def document(server: Served) -> dict[str, Any]:
+    answer = httpx2.get(f"{server.url}/api/v1/openapi.json")
+    assert answer.headers["content-type"] == "application/json"
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+@pytest.fixture(scope="module")
+def api(server: Served) -> Any:
+    return schemathesis.openapi.from_url(f"{server.url}/api/v1/openapi.json")
+
+
+ALL = schemathesis.pytest.from_fixture("api")
+
+
+@ALL.parametrize()
+@BOUNDED
+def test_nothing_made_from_the_document_breaks_the_server(case: Any) -> None:
+    case.call_and_validate(checks=CHECKS)
+
+
+def test_the_document_has_every_route_that_programs_call(document: dict[str, Any]) -> None:
+    told = {(method.upper(), path) for path, operations in document["paths"].items() for method in operations}
+    called = {(method, path.replace(":path", "")) for method, path in ACCESS if path.startswith(("/api/v1/", "/v1/"))}
+    pages = {"/api/v1/docs", "/api/v1/redoc", "/api/v1/openapi.json"}
+    assert told == {(method, path) for method, path in called if path.rstrip("/") not in pages}
+
+
+def test_the_document_holds_together(document: dict[str, Any]) -> None:
+    def references(part: Any) -> Iterator[str]:
+        if isinstance(part, dict):
+            yield from (said for name, said in part.items() if name == "$ref")
+            for each in part.values():
+                yield from references(each)
+        elif isinstance(part, list):
+            for each in part:
+                yield from references(each)
+
+    schemas = document["components"]["schemas"]
+    assert {reference.removeprefix("#/components/schemas/") for reference in references(document)} <= set(schemas)
+    operations = [each for path in document["paths"].values() for each in path.values()]
+    names = [each["operationId"] for each in operations]
+    assert len(set(names)) == len(names)
+    for each in operations:
+        assert each["summary"]
+        assert each["description"]
+        assert each["responses"]["default"]["content"]
