@@ -244,7 +244,7 @@ async def test_characters_come_whole(engine: Engine, model: Model, need: Callabl
     need(SCHEMA)
     bird = "🦜 naïve 漢字 ✓"
     wanted = schema({"type": "object", "properties": {"a": {"enum": [bird]}}, "required": ["a"]})
-    parts = await heard(engine, model, chat("Answer in JSON."), max_tokens=64, response_format=wanted)
+    parts = await heard(engine, model, chat("Answer in JSON."), max_tokens=256, response_format=wanted)
     for part in parts:
         assert "\ufffd" not in part.text
         part.text.encode("utf-8")

@@ -218,7 +218,8 @@ class Rig:
     def _held_by(self, pid: int) -> dict[str, int]:
         """The longer ones of the jobs that a process works on, with their fences."""
         rows = self._select(
-            "SELECT id, fence FROM generations WHERE status = 'processing' AND lease_by LIKE ? AND input_preview LIKE ?",
+            "SELECT id, fence FROM generations"
+            " WHERE status = 'processing' AND lease_by LIKE ? AND input_preview LIKE ?",
             f"%:{pid}",
             f"%[words {WORDS[-1]}]%",
         )

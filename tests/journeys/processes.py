@@ -1,4 +1,4 @@
-"""Commands of ours in processes that a test starts, kills and waits for one by one; see serving.py for a plain server."""
+"""Commands of ours as processes that a test starts, kills and waits for; serving.py has a plain server."""
 
 from __future__ import annotations
 

@@ -141,15 +141,20 @@ async def talking(address: str) -> AsyncIterator[httpx2.AsyncClient]:
         yield client
 
 
+def weights() -> Path:
+    """The folder of the real model's weights; fails the test where they are not there."""
+    folder = Path(os.environ.get("LOQUENT_MODELS_DIR") or "data/models").resolve()
+    if not (folder / WEIGHTS).is_file():
+        pytest.fail(f"{folder / WEIGHTS} is not there: run `make model`, or set LOQUENT_MODELS_DIR")
+    return folder
+
+
 @asynccontextmanager
 async def on_a_real_model(folder: Path, kind: str) -> AsyncIterator[str]:
     """A server with the embedded model in memory, and two slots."""
-    weights = Path(os.environ.get("LOQUENT_MODELS_DIR") or "data/models").resolve()
-    if not (weights / WEIGHTS).is_file():
-        pytest.fail(f"{weights / WEIGHTS} is not there: run `make model`, or set LOQUENT_MODELS_DIR")
     environ = {
         "LOQUENT_SERVER": kind,
-        "LOQUENT_MODELS_DIR": str(weights),
+        "LOQUENT_MODELS_DIR": str(weights()),
         "LOQUENT_LLAMA_SLOTS": "2",
         "LOQUENT_LLAMA_CONTEXT": "2048",
         "LOQUENT_STOP_SECONDS": "1",
@@ -273,5 +278,5 @@ async def test_a_caller_who_never_reads_does_not_keep_the_server_from_stopping(
             await asyncio.sleep(1)  # until the buffers between them are full
             assert await running(client) == 1
         server.process.send_signal(signal.SIGTERM)
-        assert await end_of(server.process, STOP + 5) == 0
+        assert await end_of(server.process, STOP + 10) == 0  # the server's own patience comes on top
         stalled.hang_up(rudely=True)

@@ -14,7 +14,7 @@ from openai import AsyncOpenAI, OpenAI
 
 from serving import Served, served
 
-pytestmark = [pytest.mark.journey, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.journey, pytest.mark.timeout(120), pytest.mark.xdist_group("openai-sdk")]
 
 HELLO = [{"role": "user", "content": "one two three"}]
 USAGE = (3, 3, 6)

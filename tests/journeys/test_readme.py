@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from serving import served
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,9 +18,9 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from serving import Served, served
-from surfaces import ACCESS
+from surfaces import ACCESS, document
 
-pytestmark = [pytest.mark.journey, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.journey, pytest.mark.timeout(120), pytest.mark.xdist_group("schemathesis")]
 
 CHECKS = [not_a_server_error, content_type_conformance, response_schema_conformance, status_code_conformance]
 BOUNDED = settings(
@@ -38,36 +39,25 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         yield found
 
 
-@pytest.fixture(scope="module")
-def document(server: Served) -> dict[str, Any]:
-    answer = httpx2.get(f"{server.url}/api/v1/openapi.json")
-    assert answer.headers["content-type"] == "application/json"
-    found: dict[str, Any] = answer.json()
-    return found
-
-
-@pytest.fixture(scope="module")
-def api(server: Served) -> Any:
-    return schemathesis.openapi.from_url(f"{server.url}/api/v1/openapi.json")
-
-
-ALL = schemathesis.pytest.from_fixture("api")
-
-
-@ALL.parametrize()
+@schemathesis.openapi.from_dict(document()).parametrize()
 @BOUNDED
-def test_nothing_made_from_the_document_breaks_the_server(case: Any) -> None:
-    case.call_and_validate(checks=CHECKS)
+def test_nothing_made_from_the_document_breaks_the_server(case: Any, server: Served) -> None:
+    case.call_and_validate(base_url=server.url, checks=CHECKS)
 
 
-def test_the_document_has_every_route_that_programs_call(document: dict[str, Any]) -> None:
-    told = {(method.upper(), path) for path, operations in document["paths"].items() for method in operations}
+def test_the_document_that_is_served_is_this_one(server: Served) -> None:
+    answer = httpx2.get(f"{server.url}/api/v1/openapi.json")
+    assert (answer.headers["content-type"], answer.json()) == ("application/json", json.loads(json.dumps(document())))
+
+
+def test_the_document_has_every_route_that_programs_call() -> None:
+    told = {(method.upper(), path) for path, operations in document()["paths"].items() for method in operations}
     called = {(method, path.replace(":path", "")) for method, path in ACCESS if path.startswith(("/api/v1/", "/v1/"))}
     pages = {"/api/v1/docs", "/api/v1/redoc", "/api/v1/openapi.json"}
     assert told == {(method, path) for method, path in called if path.rstrip("/") not in pages}
 
 
-def test_the_document_holds_together(document: dict[str, Any]) -> None:
+def test_the_document_holds_together() -> None:
     def references(part: Any) -> Iterator[str]:
         if isinstance(part, dict):
             yield from (said for name, said in part.items() if name == "$ref")
@@ -77,9 +67,9 @@ def test_the_document_holds_together(document: dict[str, Any]) -> None:
             for each in part:
                 yield from references(each)
 
-    schemas = document["components"]["schemas"]
-    assert {reference.removeprefix("#/components/schemas/") for reference in references(document)} <= set(schemas)
-    operations = [each for path in document["paths"].values() for each in path.values()]
+    schemas = document()["components"]["schemas"]
+    assert {reference.removeprefix("#/components/schemas/") for reference in references(document())} <= set(schemas)
+    operations = [each for path in document()["paths"].values() for each in path.values()]
     names = [each["operationId"] for each in operations]
     assert len(set(names)) == len(names)
     for each in operations:

@@ -125,6 +125,11 @@ class Live:
             if self._waiting and self._task is not None:
                 self._task.cancel()
 
+    def cut(self) -> None:
+        """End a run that its caller holds up, because he does not take what is sent to him."""
+        if self._task is not None and self._task is not asyncio.current_task() and not self.is_ending:
+            self._task.cancel()
+
     def runs_in(self, task: asyncio.Task[Any] | None) -> None:
         """Told by the runner which task a stop is to cancel."""
         self._task = task

@@ -44,6 +44,7 @@ log = Log("loquent.runner")
 Recipe = Callable[[Live], AsyncIterator[Chunk]]
 """What to ask of the engine for one kind of generation; runs inside the runner, one piece after the other."""
 
+GRACE = 1.0  # seconds in which a caller must take what was sent, when all is stopped
 WRITE_TRIES, WRITE_PAUSE = 6, 0.25  # a store that is away for some seconds does not lose a finished answer
 
 
@@ -64,6 +65,7 @@ class Runner:
         self._recipes = recipes
         self.pace = pace
         self.lives: dict[str, Live] = {}
+        self.is_stopping = False
         self._concluding: set[asyncio.Task[Any]] = set()
         self._keeper: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -75,25 +77,34 @@ class Runner:
         self._keeper = asyncio.create_task(self._keep(), name="keeper")
 
     async def drain(self, seconds: float) -> None:
-        """Hand back the jobs, and wait so long for the rest to end by itself."""
+        """Hand back the jobs, wait so long for the rest to end by itself, then end it while callers can still be told."""
+        self.is_stopping = True
         deadline = later(now(), seconds)
-        for live in self.lives.values():
-            if live.is_job:
-                live.stop(lives.RELEASED)
         while (running := list(self.lives.values())) and now() < deadline:
+            for live in running:
+                if live.is_job:  # looked at each time: one that was taken just now may have begun since
+                    live.stop(lives.RELEASED)
             await running[0].wait(min(0.5, seconds))
+        await self._stop_all()
 
     async def close(self) -> None:
         """Stop what still runs: jobs are handed back, the rest ends as interrupted. Returns when all is written."""
-        for live in self.lives.values():
-            live.stop(lives.RELEASED if live.is_job else lives.INTERRUPTED)
-        while running := list(self.lives.values()):
-            await running[0].wait(0.1)
+        await self._stop_all()
         await asyncio.gather(*self._concluding, return_exceptions=True)
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
             self._keeper = None
+
+    async def _stop_all(self) -> None:
+        self.is_stopping = True
+        deadline = later(now(), GRACE)
+        while running := list(self.lives.values()):
+            for live in running:
+                live.stop(lives.RELEASED if live.is_job else lives.INTERRUPTED)
+                if now() >= deadline:
+                    live.cut()
+            await running[0].wait(0.1)
 
     async def run(self, live: Live) -> AsyncIterator[Chunk]:
         """Run it, and give the pieces as they come; the record is written before the iterator ends.

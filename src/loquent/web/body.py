@@ -18,6 +18,7 @@ from loquent.web.wheel import Wheel
 M = TypeVar("M", bound=BaseModel)
 DEEPEST = 64  # levels of nesting
 LARGEST = 2**63 - 1
+CUT = "the body broke off before its end"
 FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 
@@ -89,10 +90,10 @@ class Bounded:
 
 
 async def read_body(receive: Receive) -> bytes:
-    """The whole body. Raises HungUp where the client went before its end."""
+    """The whole body. Raises Plain where it breaks off: the client has gone, or it was no HTTP."""
     message = await receive()
     if message["type"] != "http.request":
-        raise HungUp
+        raise Plain(400, CUT)
     body: bytes = message.get("body", b"")
     if not message.get("more_body", False):
         return body
@@ -100,7 +101,7 @@ async def read_body(receive: Receive) -> bytes:
     while message.get("more_body", False):
         message = await receive()
         if message["type"] != "http.request":
-            raise HungUp
+            raise Plain(400, CUT)
         parts.append(message.get("body", b""))
     return b"".join(parts)
 

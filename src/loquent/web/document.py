@@ -10,7 +10,8 @@ from pydantic.json_schema import models_json_schema
 from loquent.web.direct import Direct
 
 REFUSED = "What was asked cannot be done as asked"
-ANSWER_MEDIA = {"application/json": "object", "text/event-stream": "string"}
+WHOLE = {"application/json": {"schema": {"type": "object"}}}
+ANSWERS = {"200": {**WHOLE, "text/event-stream": {"schema": {"type": "string"}}}, "202": WHOLE}
 _TEXT, _TEXT_OR_NONE = {"type": "string"}, {"type": ["string", "null"]}
 ERRORS = {
     "Problem": {
@@ -50,7 +51,6 @@ def document(schema: dict[str, Any], routes: list[Direct]) -> dict[str, Any]:
     components.setdefault("schemas", {}).update(definitions.get("$defs", {}))
     for each in routes:
         reference = {"$ref": f"#/components/schemas/{each.body.__name__}"}
-        whole = {media: {"schema": {"type": kind}} for media, kind in ANSWER_MEDIA.items()}
         schema["paths"][each.path] = {
             **schema["paths"].get(each.path, {}),
             "post": {
@@ -60,7 +60,7 @@ def document(schema: dict[str, Any], routes: list[Direct]) -> dict[str, Any]:
                 "operationId": each.handler.__name__,
                 "requestBody": {"required": True, "content": {"application/json": {"schema": reference}}},
                 "responses": {
-                    status: {"description": means, **({"content": whole} if status < "300" else {})}
+                    status: {"description": means, **({"content": ANSWERS[status]} if status in ANSWERS else {})}
                     for status, means in each.answers.items()
                 },
             },

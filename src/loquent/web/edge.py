@@ -19,7 +19,7 @@ from loquent.domain.errors import LoquentError, TooLarge, Unavailable
 from loquent.domain.log import Log, request
 from loquent.services import metrics
 from loquent.web.body import Bounded, HungUp
-from loquent.web.errors import Dress, Headers, Plain, ours, problem
+from loquent.web.errors import Dress, Headers, Plain, Refused, ours, problem
 from loquent.web.observe import AccessLog
 from loquent.web.wheel import Wheel
 from loquent.wiring import Services
@@ -109,7 +109,7 @@ class Edge:
             raise
         except Exception as error:
             known = ours(error)
-            if not isinstance(error, LoquentError):
+            if not isinstance(error, LoquentError | Refused):
                 log.exception("unexpected fault", path=path)
             if whole:
                 return
@@ -131,10 +131,12 @@ class Edge:
         if self.is_stopping and scope["method"] != "GET":
             raise Unavailable("the server is stopping", retry_after=5)
         raw = scope["headers"]
-        if len(raw) > MOST_HEADERS or _bytes_of(headers) > MOST_HEADER_BYTES:
-            raise Plain(431, f"a request takes at most {MOST_HEADERS} headers of {MOST_HEADER_BYTES} bytes in all")
+        size = sum(map(len, headers)) + sum(map(len, headers.values()))
         if len(headers) < len(raw):
             _check_once([name for name, _ in raw])
+            size = sum(len(name) + len(value) for name, value in raw)
+        if len(raw) > MOST_HEADERS or size > MOST_HEADER_BYTES:
+            raise Plain(431, f"a request takes at most {MOST_HEADERS} headers of {MOST_HEADER_BYTES} bytes in all")
         if not self._any_host:
             host = headers.get(b"host", b"").decode("latin-1")
             if PORT.sub("", host).lower() not in self._hosts:
@@ -150,6 +152,8 @@ class Edge:
         if length is not None:
             if not length.isdigit():
                 raise Plain(400, "Content-Length is not a number")
+            if b"transfer-encoding" in headers:
+                raise Plain(400, "Content-Length and Transfer-Encoding stand together")  # RFC 9112, 6.3: smuggling
             if len(length) > 18 or int(length) > most:
                 raise TooLarge(f"the body is over {most} bytes")
         return Bounded(receive, self._bodies, most=most)
@@ -170,10 +174,6 @@ def _check_once(names: list[bytes]) -> None:
     for name in ONCE:
         if names.count(name) > 1:
             raise Plain(400, f"the header {name.decode()} stands twice")
-
-
-def _bytes_of(headers: Mapping[bytes, bytes]) -> int:
-    return sum(map(len, headers)) + sum(map(len, headers.values()))
 
 
 def _template(scope: Scope) -> str:
