@@ -188,7 +188,7 @@ class Settings:
         group=MODELS,
     )
     llama_context: int = setting(
-        8192,
+        4096,
         whole(256, 1_048_576),
         "Tokens that one answer's input and output may have, where the model allows.",
         env="LOQUENT_LLAMA_CONTEXT",

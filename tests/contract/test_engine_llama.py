@@ -165,6 +165,19 @@ async def test_json_follows_lists_choices_and_patterns(engine: Llama, is_chat: b
     assert bird["size"] in ("small", "large")
 
 
+@pytest.mark.parametrize("more", [{}, {"additionalProperties": False}])
+async def test_an_object_that_names_its_properties_has_no_others(engine: Llama, more: dict[str, Any]) -> None:
+    wanted = {"type": "object", "properties": {"name": {"enum": ["wren"]}}, "required": ["name"], **more}
+    ask = asked((Message("user", "Describe a bird."),), max_tokens=120, response_format=schema(wanted))
+    assert json.loads(await text(engine, ask)) == {"name": "wren"}
+
+
+async def test_schemas_that_hold_together_do_not_shut_each_other_out(engine: Llama) -> None:
+    halves = [{"type": "object", "properties": {key: {"const": key}}, "required": [key]} for key in ("a", "b")]
+    ask = asked("Letters:", max_tokens=200, temperature=0.0, response_format=schema({"allOf": halves}))
+    assert (await text(engine, ask)).startswith('{"a": "a", "b": "b"')
+
+
 async def test_a_json_object_is_an_object(engine: Llama) -> None:
     ask = asked((Message("user", "Say hello."),), max_tokens=200, seed=3, response_format={"type": "json_object"})
     said = await text(engine, ask)

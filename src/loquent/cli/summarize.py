@@ -163,7 +163,7 @@ async def _follow(services: Services, begun: Begun, show: Callable[[Live], Any])
     async def look() -> None:
         while True:
             show(live)
-            await live.wait(LOOK_SECONDS)
+            await live.is_quiet(LOOK_SECONDS)
 
     looking = asyncio.create_task(look())
     try:

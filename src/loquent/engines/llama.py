@@ -38,11 +38,15 @@ if TYPE_CHECKING:
 
 PATIENCE = 20.0  # seconds that an ask waits for the model to be loaded
 LINE = 256  # asks that may wait for a slot; one more is sent away
-BATCH = 256  # tokens of a prompt that are read at a stretch: the others' next token, and a hang-up, wait as long
+BATCH = 128  # tokens of a prompt that are read at a stretch: the others' next token, and a hang-up, wait as long
 
 
 class Llama:
-    """One model in memory."""
+    """One model in memory.
+
+    A seed gives the same answer again, alone or among others, its prompt new or recalled: so it was in every test, but
+    sums of floats taken in another order can differ in their last bit, and llama.cpp does not promise the order.
+    """
 
     def __init__(self, model: Model, options: Options) -> None:
         if model.template not in (None, FEW_SHOT):

@@ -59,6 +59,8 @@ class _Reading:
     def __init__(self) -> None:
         self._parts = self._values = self._letters = 0
         self._names: set[str] = set()
+        self._objects: list[dict[str, Any]] = []  # that name their properties, and do not say that there are no more
+        self._mixes = False  # schemas that hold together, so that closing one of them may shut out another
 
     def root(self, schema: Mapping[str, Any]) -> dict[str, Any]:
         places = [key for key in ("$defs", "definitions") if key in schema]
@@ -72,6 +74,8 @@ class _Reading:
             raise _refused("the schema must be an object")
         for place in places:
             plain[place] = self._each(schema[place], f"#/{place}", 1)
+        for each in () if self._mixes else self._objects:
+            each["additionalProperties"] = False  # nobody asks for more; a small model would add without end
         return plain
 
     def schema(self, schema: Any, where: str, depth: int) -> dict[str, Any] | bool:
@@ -90,6 +94,10 @@ class _Reading:
                 raise _refused(f"the keyword {str(key)[:40]!r} is not supported here", where)
             plain[key] = KEYWORDS[key](self, value, f"{where}/{key}", depth)
         self._can_be(plain, where)
+        self._mixes |= "allOf" in plain or (len(plain) > 1 and bool({"$ref", "anyOf", "oneOf"} & plain.keys()))
+        may_close = "properties" in plain and "additionalProperties" not in plain
+        if may_close and plain["properties"].keys() >= set(plain.get("required", ())):
+            self._objects.append(plain)
         return plain
 
     def inner(self, value: Any, where: str, depth: int) -> dict[str, Any] | bool:

@@ -231,7 +231,7 @@ class Generations:
         if running is not None and _is_of(running.generation, who):
             running.stop(live.CANCELLED)
             while self._runner.lives.get(id) is running:
-                await running.wait(1)
+                await running.is_quiet(1)
         else:
             await amend(scoped, Generation, id, cancelled)
         return await self.get(who, id)
@@ -266,9 +266,7 @@ class Generations:
                 yield Event("done", offset, generation=generation, content=content)
                 return
             if running is not None:
-                if len(running.text) == offset:
-                    await running.wait(QUIET_SECONDS)
-                if running.length == offset and self._runner.lives.get(id) is running:
+                if len(running.text) == offset and await running.is_quiet(QUIET_SECONDS):
                     yield Event("quiet", offset)
             else:
                 await asyncio.sleep(LOOK_SECONDS)

@@ -103,15 +103,16 @@ class Live:
         if self._changed is not None:
             self._changed.set()
 
-    async def wait(self, seconds: float) -> None:
-        """Return when there is more to see, or after that many seconds."""
+    async def is_quiet(self, seconds: float) -> bool:
+        """Wait until there is more to see (False), or that many seconds (True)."""
         event = self._changed = self._changed or asyncio.Event()
         event.clear()
         try:
             async with asyncio.timeout(seconds):
                 await event.wait()
         except TimeoutError:
-            return
+            return True
+        return False
 
     def wake(self) -> None:
         """Tell followers to look again: it is over."""

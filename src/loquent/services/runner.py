@@ -84,7 +84,7 @@ class Runner:
             for live in running:
                 if live.is_job:  # looked at each time: one that was taken just now may have begun since
                     live.stop(lives.RELEASED)
-            await running[0].wait(min(0.5, seconds))
+            await running[0].is_quiet(min(0.5, seconds))
         await self._stop_all()
 
     async def close(self) -> None:
@@ -104,7 +104,7 @@ class Runner:
                 live.stop(lives.RELEASED if live.is_job else lives.INTERRUPTED)
                 if now() >= deadline:
                     live.cut()
-            await running[0].wait(0.1)
+            await running[0].is_quiet(0.1)
 
     async def run(self, live: Live) -> AsyncIterator[Chunk]:
         """Run it, and give the pieces as they come; the record is written before the iterator ends.

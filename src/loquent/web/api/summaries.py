@@ -13,7 +13,7 @@ from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
 from loquent.domain.clock import SECOND, iso
-from loquent.domain.errors import Invalid, NotFound
+from loquent.domain.errors import Invalid, NotFound, Unavailable
 from loquent.domain.generations import CANCELLED, FAILED, MESSAGE, Content, Generation
 from loquent.domain.ids import as_uuid, from_uuid
 from loquent.services.generations import Begun, Filters
@@ -143,8 +143,12 @@ def _keep(file: UploadFile) -> tuple[Path, bytes]:
         raise Invalid("the form's file has no name", field="file")
     handle, name = tempfile.mkstemp(prefix="loquent-upload-")
     digest = hashlib.sha256()
-    with os.fdopen(handle, "wb") as kept:
-        while block := file.file.read(1 << 20):
-            kept.write(block)
-            digest.update(block)
+    try:
+        with os.fdopen(handle, "wb") as kept:
+            while block := file.file.read(1 << 20):
+                kept.write(block)
+                digest.update(block)
+    except OSError as error:
+        Path(name).unlink(missing_ok=True)
+        raise Unavailable(f"the file cannot be kept now: {error.strerror}", retry_after=60) from error
     return Path(name), digest.digest()
