@@ -183,7 +183,7 @@ class Settings:
     llama_threads: int = setting(
         0,
         whole(0, 256),
-        "Processor threads of the embedded engine; 0: as many as there are cores.",
+        "Processor threads of the embedded engine; 0: as many as there are cores, but one.",
         env="LOQUENT_LLAMA_THREADS",
         group=MODELS,
     )

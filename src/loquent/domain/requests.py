@@ -34,7 +34,7 @@ class Parameters:
 
     def over(self, defaults: Parameters) -> Parameters:
         """These, and the defaults where these say nothing."""
-        if defaults == NOTHING:
+        if defaults is NOTHING:
             return self
         return Parameters(**{**defaults.asked(), **self.asked()})
 

@@ -34,7 +34,10 @@ class Memory:
         if not state.allowed:
             return state
         for rate in rates:
-            self._lines.setdefault((key, rate.seconds), deque()).append(present)
+            line = self._lines.get((key, rate.seconds))
+            if line is None:
+                line = self._lines[key, rate.seconds] = deque()
+            line.append(present)
         return State(True, state.rate, state.remaining - 1, float(state.rate.seconds), 0.0)
 
     async def give_back(self, key: str, rates: tuple[Rate, ...]) -> None:
@@ -48,6 +51,8 @@ class Memory:
         return self._state(key, rates, now())
 
     def _state(self, key: str, rates: tuple[Rate, ...], present: int) -> State:
+        if len(rates) == 1:
+            return _under(self._lines.get((key, rates[0].seconds)), rates[0], present)
         states = [_under(self._lines.get((key, rate.seconds)), rate, present) for rate in rates]
         return min(states, key=lambda state: (-state.retry_after, state.remaining))
 

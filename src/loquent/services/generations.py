@@ -121,14 +121,15 @@ class Generations:
 
     async def begin(self, who: Principal, wanted: Wanted) -> Begun:
         """Accept one that the caller runs itself, by ``stream`` or ``collect``. Raises Over, Invalid, NotFound …"""
-        begun = await self._accept(who, wanted, FOREGROUND)
+        offer = self._offer(wanted)
+        begun = await self._accept(who, wanted, FOREGROUND, offer)
         if begun.replayed:
             return begun
         if wanted.key is not None:
             await self._keep(who, wanted.key, begun)
         if not begun.replayed:
             begun.live = Live(
-                self._offer(wanted),
+                offer,
                 begun.generation,
                 begun.content,
                 wanted.parameters,
@@ -139,7 +140,7 @@ class Generations:
 
     async def submit(self, who: Principal, wanted: Wanted) -> Begun:
         """Accept one as a job: it is durable when this returns, and will run to an end."""
-        begun = await self._accept(who, wanted, BACKGROUND)
+        begun = await self._accept(who, wanted, BACKGROUND, self._offer(wanted))
         if not begun.replayed:
             await self._keep(who, wanted.key, begun)
         if not begun.replayed:
@@ -286,8 +287,7 @@ class Generations:
             else self._models.pick(wanted.model, TEXT, CHAT)
         )
 
-    async def _accept(self, who: Principal, wanted: Wanted, mode: str) -> Begun:
-        offer = self._offer(wanted)
+    async def _accept(self, who: Principal, wanted: Wanted, mode: str, offer: Offer) -> Begun:
         if wanted.key is not None and (known := await self._repeated(who, wanted.key)):
             return known
         state = await self._limits.take(wanted.rule, f"{who.tenant}/{who.owner}")

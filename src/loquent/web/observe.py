@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,6 +16,7 @@ from loquent.domain.log import Log, request
 from loquent.services import metrics
 from loquent.settings import Settings
 
+encode = msgspec.json.Encoder().encode
 FLUSH = 0.2  # seconds for which a line of the access log may wait for others
 
 
@@ -42,9 +44,9 @@ class AsText(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """See logging.Formatter."""
-        time = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S")
+        clock = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S")
         fields = "  ".join(f"{name}={value}" for name, value in getattr(record, "fields", {}).items())
-        line = f"{time} {record.levelname.lower():7} {record.getMessage():10} {fields}"
+        line = f"{clock} {record.levelname.lower():7} {record.getMessage():10} {fields}"
         if request_id := request.get():
             line += f"  request_id={request_id}"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
@@ -59,24 +61,21 @@ class AccessLog:
         formats = [handler.formatter for handler in logging.getLogger().handlers]
         self._is_quick = logger.isEnabledFor(logging.INFO) and len(formats) == 1 and isinstance(formats[0], AsJson)
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._second, self._said = 0, ""
 
     def __call__(self, method: str, path: str, status: int, ms: float, request_id: str) -> None:
         """Write it, within FLUSH seconds."""
         if not self._is_quick:
             self._log.info("request", method=method, path=path, status=status, ms=ms)
             return
-        line = {
-            "time": datetime.now(UTC).isoformat(timespec="microseconds"),
-            "level": "info",
-            "logger": "loquent.http",
-            "event": "request",
-            "request_id": request_id,
-            "method": method,
-            "path": path,
-            "status": status,
-            "ms": ms,
-        }
-        sys.stdout.buffer.write(msgspec.json.encode(line) + b"\n")
+        seconds, micros = divmod(time.time_ns() // 1_000, 1_000_000)
+        if seconds != self._second:
+            self._second, self._said = seconds, datetime.fromtimestamp(seconds, UTC).isoformat()[:19]
+        sys.stdout.buffer.write(
+            b'{"time":"%s.%06d+00:00","level":"info","logger":"loquent.http","event":"request","request_id":"%s",'
+            b'"method":"%s","path":%s,"status":%d,"ms":%r}\n'
+            % (self._said.encode(), micros, request_id.encode(), method.encode(), encode(path), status, ms)
+        )
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
             self._loop.call_later(FLUSH, self._flush)
