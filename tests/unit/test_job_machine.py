@@ -19,17 +19,23 @@ import pytest
 import time_machine
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
-from built import ANN, opened, settings_for, wanted
+from built import ANN, settings_for, wanted
 from loquent.domain.clock import later, now
 from loquent.domain.errors import EngineBusy, EngineFailed, Unavailable
-from loquent.domain.generations import Content, Generation, begin, claimed
+from loquent.domain.generations import Content, Generation, claimed
 from loquent.domain.usage import Usage, UsageDay
 from loquent.ports.engine import Chunk
-from loquent.ports.store import Add, Change, Position
 from loquent.services.generations import Key
-from loquent.services.jobs import SWEEP, Worker
+from loquent.services.jobs import Worker
 from loquent.services.live import FENCED, Live
 from loquent.services.runner import Pace, Runner
 from loquent.wiring import build
@@ -97,6 +103,7 @@ class Jobs(RuleBasedStateMachine):
         self.accepted: dict[str, str | None] = {}  # id -> its key
         self.keys: dict[str, tuple[str, int]] = {}  # key -> id, and when it was first used
         self.begun: Counter[str] = Counter()  # runs of each job
+        self.most = 0  # attempts, with which one of them was run
         self.spared: Counter[str] = Counter()  # claims that were given back, or died before they ran
         self.answers: dict[tuple[str, int], str] = {}  # what the run with that fence said
         self.seen: dict[str, Generation] = {}
@@ -115,8 +122,8 @@ class Jobs(RuleBasedStateMachine):
 
     def began(self, run: Run) -> None:
         """A recipe is asked for an answer."""
-        assert run.live.generation.attempts <= TRIES, "a job was run once more than it may be"
         self.begun[run.id] += 1
+        self.most = max(self.most, run.live.generation.attempts)
         self.runs.append(run)
 
     def _is_busy(self) -> bool:
@@ -159,8 +166,8 @@ class Jobs(RuleBasedStateMachine):
     @rule()
     def claim_and_die(self) -> None:
         put, add = claimed(later(now(), LEASE), "ghost")
-        work = self.services.store.take(Generation, "due", {}, until=now(), n=1, put=put, add=add)
-        for record in self.do(work):
+        self.clock.shift(LEASE + 1)
+        for record in self.do(self.services.store.take(Generation, "due", {}, until=now(), n=4, put=put, add=add)):
             self.spared[record.id] += 1
 
     @rule(pick=PICK)
@@ -220,6 +227,7 @@ class Jobs(RuleBasedStateMachine):
     def none_is_lost_and_none_has_two_results(self) -> None:
         records = self.records()
         assert set(records) == set(self.accepted)
+        assert self.most <= TRIES, "a job was run once more than it may be"
         for id, record in records.items():
             before = self.seen.get(id, record)
             assert record.fence >= before.fence
@@ -291,6 +299,7 @@ def test_in_any_order_of_events_no_job_is_lost_and_none_has_two_results(machine:
             stateful_step_count=40,
             deadline=None,
             database=None,
+            report_multiple_bugs=False,
             suppress_health_check=list(HealthCheck),
         ),
     )

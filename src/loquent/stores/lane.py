@@ -10,6 +10,7 @@ from typing import Any
 
 from loquent.domain.errors import Unavailable
 
+ENOUGH = 64  # jobs that are handed over without waiting for more
 MOST = 512  # jobs after which a group is begun: a bound on how long the first of them waits for the last
 
 
@@ -28,12 +29,16 @@ class Job:
 class Lane:
     """Hands jobs to a thread, which takes all that wait as one group; each loop is woken once for a group.
 
-    What is asked for within one turn of a loop is handed over together at its end. ``work`` does a group and sets
-    each job's result or error; ``stop`` is run in the thread at the end.
+    What is asked for within one turn of a loop is handed over together at its end; where the last were several, within
+    ``gather`` seconds, as a group costs nearly what one job does. Who asks alone never waits for others. ``work`` does
+    a group and sets each job's result or error; ``stop`` is run in the thread at the end.
     """
 
-    def __init__(self, name: str, work: Callable[[list[Job]], None], stop: Callable[[], None]) -> None:
+    def __init__(
+        self, name: str, work: Callable[[list[Job]], None], stop: Callable[[], None], *, gather: float = 0.0
+    ) -> None:
         self._name, self._work, self._stop = name, work, stop
+        self._gather, self._crowd = gather, 1
         self._asked: dict[asyncio.AbstractEventLoop, list[Job]] = {}
         self._waiting: SimpleQueue[list[Job] | None] = SimpleQueue()
         self._thread: Thread | None = None
@@ -63,15 +68,21 @@ class Lane:
         asked = self._asked.get(loop)
         if asked is None:
             self._asked[loop] = [job]
-            loop.call_soon(self._hand_over, loop)
+            if self._gather and self._crowd > 1:
+                loop.call_later(self._gather, self._hand_over, loop)
+            else:
+                loop.call_soon(self._hand_over, loop)
         else:
             asked.append(job)
+            if len(asked) == ENOUGH:
+                self._hand_over(loop)
         return await job.future
 
     def _hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
         jobs = self._asked.pop(loop, None)
         if jobs is None:
             return
+        self._crowd = len(jobs)
         with self._lock:
             if self._thread is not None:
                 self._waiting.put(jobs)
