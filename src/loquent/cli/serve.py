@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 GARBAGE = 10_000  # objects made between two walks of the collector: a request makes hundreds, nearly none in circles
+LAST_WORDS = 2.0  # seconds in which answers that have ended must have been sent
 OPEN_FILES = 65_536
 HEADER_SECONDS = 10  # in which a connection must have sent its headers
 
@@ -124,6 +125,7 @@ async def _serve(app: Edge, settings: Settings) -> None:
         log.info("stopping", running=len(services.runner.lives), seconds=settings.stop_seconds)
         app.is_stopping = True
         await services.drain(settings.stop_seconds)
+        await app.quiet(LAST_WORDS)
         stop()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(5):

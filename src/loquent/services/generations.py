@@ -36,7 +36,7 @@ from loquent.services.amend import amend
 from loquent.services.limits import Limits
 from loquent.services.live import Live
 from loquent.services.models import Models, Offer
-from loquent.services.runner import Runner
+from loquent.services.runner import Runner, interruption
 from loquent.services.scope import Scoped
 
 SCANNED = 1_000  # records that one list call looks at for filters that no order answers
@@ -266,6 +266,8 @@ class Generations:
             if over:
                 yield Event("done", offset, generation=generation, content=content)
                 return
+            if running is None and self._runner.is_stopping:
+                raise interruption()  # it goes on elsewhere, or here after the start: follow it there
             if running is not None:
                 if len(running.text) == offset and await running.is_quiet(QUIET_SECONDS):
                     yield Event("quiet", offset)

@@ -77,7 +77,7 @@ class Runner:
         self._keeper = asyncio.create_task(self._keep(), name="keeper")
 
     async def drain(self, seconds: float) -> None:
-        """Hand back the jobs, wait so long for the rest to end by itself, then end it while callers can still be told."""
+        """Hand back the jobs, wait so long for the rest to end, then end it while its callers can still be told."""
         self.is_stopping = True
         deadline = later(now(), seconds)
         while (running := list(self.lives.values())) and now() < deadline:
@@ -112,6 +112,9 @@ class Runner:
         Closing the iterator, or cancelling the task, ends the engine's work and keeps what there is. A fault is
         written, then raised; a stop that was asked for is written, and the iterator just ends.
         """
+        former = self.lives.get(live.generation.id)
+        if former is not None and not failpoints.is_armed(failpoints.UNFENCED):
+            former.stop(lives.FENCED)  # this process stood still past the lease, and has taken the job again
         self.lives[live.generation.id] = live
         live.runs_in(asyncio.current_task(self._loop))
         outcome: Outcome | None = None
@@ -179,7 +182,7 @@ class Runner:
             metrics.fenced.inc()
             return
         if live.stopped == lives.RELEASED:
-            await self._put(live, released, live.content)
+            await self._put(live, released, evolve(live.content, output=live.text))
             return
         if outcome is None:
             outcome = _cut_short(live)

@@ -53,6 +53,7 @@ class Edge:
         self._app = app
         self.services = services
         self.is_stopping = False
+        self.in_flight = 0  # requests that are being answered
         self._loop: asyncio.AbstractEventLoop | None = None  # kept: to ask for it costs a call of the system
         self._direct = direct
         self._dresses = tuple(dresses.items())
@@ -96,6 +97,7 @@ class Edge:
                 whole = not message.get("more_body", False)
             await send(message)
 
+        self.in_flight += 1
         try:
             self._check(scope, headers)
             app = self._direct.get(path) if scope["method"] == "POST" else None
@@ -119,9 +121,16 @@ class Edge:
             await sending({"type": "http.response.start", "status": status, "headers": extra})
             await sending({"type": "http.response.body", "body": body})
         finally:
+            self.in_flight -= 1
             if bound is not None:
                 bound.close()
             self._note(scope, path, answered, time.perf_counter() - began)
+
+    async def quiet(self, seconds: float) -> None:
+        """Return when nothing is being answered any more, or after that many seconds."""
+        deadline = time.monotonic() + seconds
+        while self.in_flight and time.monotonic() < deadline:  # noqa: ASYNC110  (once: no event for each request)
+            await asyncio.sleep(0.02)
 
     def dress(self, path: str) -> Dress:
         """How errors are said on the surface that this path belongs to."""
