@@ -104,7 +104,11 @@ class Services:
 
     def _lock_folder(self) -> bool:
         """Say that this process uses the data folder; whether it is the only one that does."""
-        self._lock = (self.settings.data_dir / "in-use.lock").open("ab")
+        scheme, _, path = self.settings.store_url.partition(":///")
+        is_file = scheme.startswith("sqlite")  # then the lock lies beside it, whoever's data folder that is
+        place = Path(f"{path.partition('?')[0]}.in-use") if is_file else self.settings.data_dir / "in-use"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = place.open("ab")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             alone = True
@@ -143,7 +147,7 @@ def build(found: Settings) -> Services:
         limits=rules,
         runner=runner,
         generations=generations,
-        summaries=Summaries(generations, models, reader, bounds=bounds, most_in_file=found.max_file_text),
+        summaries=Summaries(generations, models, rules, reader, bounds=bounds, most_in_file=found.max_file_text),
         worker=Worker(store, runner, models, queue, slots=found.job_slots, sweep_seconds=found.sweep_seconds),
         health=Health(store, models),
     )

@@ -695,3 +695,16 @@ async def test_what_was_written_is_there_after_a_restart(place: Place) -> None:
         assert (checked.current, checked.findings) == (checked.head, ())
     finally:
         await again.close()
+
+
+@pytest.mark.parametrize("first", range(3))
+async def test_a_stale_change_leaves_nothing_of_what_was_written_with_it(store: Keeper, first: int) -> None:
+    [old] = await add(store, generation())
+    read = await only(store, Generation, old.id)
+    await store.write(Replace(read, replace(read, cost=1)))
+    fresh, counter = generation(), usage(f"use_{ids.new('x')}")
+    changes = [Replace(read, replace(read, cost=2)), Add(fresh), Bump(counter, {"generations": 1})]
+    with pytest.raises(Stale):
+        await store.write(*changes[first:], *changes[:first])
+    assert await store.get(Generation, fresh.id) == []
+    assert await store.get(UsageDay, counter.id) == []

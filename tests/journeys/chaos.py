@@ -38,6 +38,7 @@ FAILPOINTS = ("after-commit:3", "after-ring:2", "after-claim:2", "before-finish:
 SOON = 0.6  # seconds after which a server that is up is dead, at the latest
 ARMED = 4.0  # the same where it is to die at a failpoint: what comes first is good enough
 LATE = 2.5  # seconds after a thaw, by which a late result would have been written
+STUCK = 10.0  # seconds after which a freeze is given up: it may have caught the worker with the store's lock in hand
 OVER = ("completed", "failed", "cancelled")
 
 
@@ -104,7 +105,7 @@ class Report:
         plan = self.plan
         return (
             f"{plan.jobs} jobs, {plan.kills} kills ({self.at_failpoints} at failpoints), {plan.freezes} freezes that"
-            f" cost the worker {self.taken_over} jobs: {self.attempts} runs, {self.counted[0]} results,"
+            f" cost it {self.taken_over} jobs: {self.attempts} runs, {self.counted[0]} results,"
             f" {self.seconds:.1f} s, seed {plan.seed}"
         )
 
@@ -203,17 +204,31 @@ class Rig:
     # The worker
 
     async def _freeze(self, worker: subprocess.Popen[bytes]) -> None:
-        """Stop its world for twice the lease while it is at work, again and again."""
-        for _ in range(self._plan.freezes):
-            while not (held := self._held_by(worker.pid)):
-                assert worker.poll() is None, "the worker ended by itself"
-                await asyncio.sleep(0.02)
-            worker.send_signal(signal.SIGSTOP)
+        """Stop its world while it is at work, for twice the lease and until another has its work; again and again."""
+        done = 0
+        while done < self._plan.freezes:
+            held = await self._caught(worker)
             await asyncio.sleep(2 * LEASE)
-            self.report.taken_over += self._gone_on(held)
+            until = time.monotonic() + STUCK
+            while not (taken := self._gone_on(held)) and time.monotonic() < until:
+                await asyncio.sleep(0.1)
+            self.report.taken_over += taken
+            done += taken > 0
             worker.send_signal(signal.SIGCONT)
             self._thawed_at = time.monotonic()
             await asyncio.sleep(LEASE / 2)
+
+    async def _caught(self, worker: subprocess.Popen[bytes]) -> dict[str, int]:
+        """What it holds, once it has been stopped with something in its hands."""
+        while True:
+            while not self._held_by(worker.pid):
+                assert worker.poll() is None, "the worker ended by itself"
+                await asyncio.sleep(0.02)
+            worker.send_signal(signal.SIGSTOP)
+            await asyncio.sleep(0.05)
+            if held := self._held_by(worker.pid):  # as it stands now: nothing moves there any more
+                return held
+            worker.send_signal(signal.SIGCONT)
 
     def _held_by(self, pid: int) -> dict[str, int]:
         """The longer ones of the jobs that a process works on, with their fences."""

@@ -16,7 +16,7 @@ async def test_200_jobs_outlive_20_kills_and_a_worker_that_freezes(tmp_path: Pat
     print(report)
     report.check()
     assert report.at_failpoints >= 5
-    assert report.taken_over >= 1
+    assert report.taken_over >= 3
 
 
 async def test_without_the_fence_the_same_finds_jobs_with_two_results(tmp_path: Path, free_port: int) -> None:

@@ -25,6 +25,7 @@ from loquent.domain.generations import Content, Generation
 from loquent.domain.idempotency import Repeat
 from loquent.domain.requests import Parameters
 from loquent.domain.usage import UsageDay, usage_day
+from loquent.ports.engine import Chunk
 from loquent.services import live
 from loquent.services.generations import Filters, Key
 from loquent.services.limits import Over
@@ -344,6 +345,13 @@ async def test_keys_are_forgotten_after_a_day(tmp_path: Path) -> None:
                     await asyncio.sleep(0.02)
 
 
+async def test_an_answer_with_a_key_is_counted_once(tmp_path: Path) -> None:
+    async with opened(tmp_path, LOQUENT_STORE=f"sqlite:///{tmp_path}/x.db") as services:
+        await run(services, "one two three", key=key())
+        [day] = await services.store.get(UsageDay, usage_day("default", "usr_ann", "echo", now()).id)
+    assert (day.generations, day.prompt_tokens) == (1, 3)
+
+
 # Following
 
 
@@ -372,6 +380,77 @@ async def test_one_that_is_over_is_followed_from_its_record(tmp_path: Path) -> N
         assert [(event.kind, event.text, event.offset) for event in events] == [("delta", "two", 7), ("done", "", 7)]
         past = [event.kind async for event in services.generations.follow(ANN, made.id, 400)]
     assert past == ["restart", "delta", "done"]
+
+
+async def test_what_the_store_cannot_keep_of_an_answer_is_left_out_and_the_rest_is_kept(tmp_path: Path) -> None:
+    async with opened(tmp_path) as services:
+        begun = await services.generations.begin(ANN, wanted("x"))
+        assert begun.live is not None
+
+        async def nul(ask):
+            yield Chunk("one\0two")
+
+        begun.live.offer.engine.stream = nul  # type: ignore[method-assign]  # an upstream that says \u0000
+        await services.generations.collect(begun)
+        kept, content = await services.generations.get(ANN, begun.generation.id)
+    assert (kept.status, content.output) == ("completed", "onetwo")
+
+
+async def test_an_empty_prompt_that_is_cut_short_is_still_kept(tmp_path: Path) -> None:
+    async with opened(tmp_path) as services:
+        begun = await services.generations.begin(ANN, wanted("", input={"prompt": "", "plain": True}))
+        assert begun.live is not None
+
+        async def silent(ask):
+            yield Chunk("said")
+
+        begun.live.offer.engine.stream = silent  # type: ignore[method-assign]  # an upstream that counts no tokens
+        await services.generations.collect(begun)
+        kept, _ = await services.generations.get(ANN, begun.generation.id)
+    assert (kept.status, kept.prompt_tokens, kept.usage_estimated) == ("completed", 0, True)
+
+
+async def test_a_hang_up_while_a_checkpoint_is_written_stops_neither_the_keeper_nor_the_end(tmp_path: Path) -> None:
+    async with opened(tmp_path) as services:
+        begun = await services.generations.begin(ANN, wanted("[slow 0.15] one two three", streamed=True))
+        write, slow = services.store.write, asyncio.Event()
+
+        async def slowly(*changes):
+            slow.set()
+            await asyncio.sleep(0.3)
+            await write(*changes)
+
+        services.store.write = slowly  # type: ignore[method-assign]  # a disk that takes its time
+        reading = asyncio.create_task(services.generations.collect(begun))
+        await slow.wait()
+        await asyncio.sleep(0.45)  # the answer is whole, and its end waits for a write
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        async with asyncio.timeout(10):
+            while services.runner.lives or services.runner._concluding:
+                await asyncio.sleep(0.01)
+        services.store.write = write  # type: ignore[method-assign]
+        kept, content = await services.generations.get(ANN, begun.generation.id)
+        assert services.runner._keeper is not None and not services.runner._keeper.done()
+    assert (kept.is_over, content.output) == (True, "one two three")
+
+
+async def test_a_cancelled_answer_ends_though_its_caller_takes_nothing(tmp_path: Path) -> None:
+    async with opened(tmp_path) as services:
+        begun = await services.generations.begin(ANN, wanted("[words 5000] word", streamed=True))
+
+        async def stall() -> None:
+            async for _ in services.generations.stream(begun):
+                await asyncio.sleep(3600)
+
+        stalled = asyncio.create_task(stall())
+        while begun.live is None or not begun.live.text or not begun.live.saved:
+            await asyncio.sleep(0.01)
+        async with asyncio.timeout(10):
+            kept, _ = await services.generations.cancel(ANN, begun.generation.id)
+        await asyncio.gather(stalled, return_exceptions=True)
+    assert kept.status == "cancelled"
 
 
 # Stopping

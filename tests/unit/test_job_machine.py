@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import pytest
 import time_machine
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -28,15 +28,19 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from built import ANN, settings_for, wanted
+from built import ANN, opened, settings_for, wanted
+from loquent.domain import failpoints
 from loquent.domain.clock import later, now
 from loquent.domain.errors import EngineBusy, EngineFailed, Unavailable
-from loquent.domain.generations import Content, Generation, claimed
+from loquent.domain.generations import Content, Generation, begin, claimed
+from loquent.domain.requests import NOTHING
 from loquent.domain.usage import Usage, UsageDay
 from loquent.ports.engine import Chunk
+from loquent.ports.store import Add, Change, Store
 from loquent.services.generations import Key
-from loquent.services.jobs import Worker
+from loquent.services.jobs import SWEEP, Worker
 from loquent.services.live import FENCED, Live
+from loquent.services.recipes import RECIPES
 from loquent.services.runner import Pace, Runner
 from loquent.wiring import build
 
@@ -88,6 +92,7 @@ class Jobs(RuleBasedStateMachine):
     """The machine. Every rule is something that happens; the invariant is what holds whatever happens."""
 
     store = "memory:"
+    failpoints = ""
 
     def __init__(self) -> None:
         super().__init__()
@@ -96,7 +101,8 @@ class Jobs(RuleBasedStateMachine):
         self.clock = self._travel.start()
         self._loop = asyncio.new_event_loop()
         folder = Path(self._folder.name)
-        self.services = build(settings_for(folder, LOQUENT_STORE=self.store, LOQUENT_LIMIT_GENERATIONS="off"))
+        environ = {"LOQUENT_STORE": self.store, "LOQUENT_FAILPOINTS": self.failpoints}
+        self.services = build(settings_for(folder, LOQUENT_LIMIT_GENERATIONS="off", **environ))
         self.do(self.services.open(works=False))
         self.processes = [Process(self), Process(self)]
         self.runs: list[Run] = []  # those that may still answer
@@ -202,6 +208,8 @@ class Jobs(RuleBasedStateMachine):
             self._bury()
             self.processes = [Process(self), Process(self)]
             self.do(self.processes[0].worker._recover())  # it comes up alone
+            waiting = [record.due_at for record in self.records().values() if record.status == "processing"]
+            assert all(due is not None and due <= now() for due in waiting), "it waits for a process that is no more"
 
     def _stop(self, process: Process) -> None:
         """Clean; another process comes in its place."""
@@ -246,7 +254,7 @@ class Jobs(RuleBasedStateMachine):
         for content in self.do(self.services.store.get(Content, *records)):
             record = records[content.id]
             if record.status == "completed":
-                assert content.output == self.answers[record.id, record.fence], "a result of another run"
+                assert content.output == self.answers.get((record.id, record.fence)), "a result of another run"
 
     def records(self) -> dict[str, Generation]:
         page = self.do(self.services.store.page(Generation, "all", {}, limit=MOST))
@@ -290,8 +298,14 @@ class JobsOnSqlite(Jobs):
     store = ""
 
 
-@pytest.mark.parametrize(("machine", "examples"), [(Jobs, 200), (JobsOnSqlite, 25)])
-def test_in_any_order_of_events_no_job_is_lost_and_none_has_two_results(machine: type[Jobs], examples: int) -> None:
+class Unfenced(Jobs):
+    """The same without the fence."""
+
+    failpoints = failpoints.UNFENCED
+
+
+def play(machine: type[Jobs], examples: int, **more: Any) -> None:
+    """So many stories, each of up to forty events."""
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         machine,
         settings=settings(
@@ -301,5 +315,92 @@ def test_in_any_order_of_events_no_job_is_lost_and_none_has_two_results(machine:
             database=None,
             report_multiple_bugs=False,
             suppress_health_check=list(HealthCheck),
+            **more,
         ),
     )
+
+
+@pytest.mark.parametrize(("machine", "examples"), [(Jobs, 150), (JobsOnSqlite, 15)])
+def test_in_any_order_of_events_no_job_is_lost_and_none_has_two_results(machine: type[Jobs], examples: int) -> None:
+    play(machine, examples)
+
+
+def test_without_the_fence_the_same_events_break_it() -> None:
+    """The negative control."""
+    try:
+        with pytest.raises(AssertionError):
+            play(Unfenced, 200, phases=[Phase.generate])
+    finally:
+        failpoints.arm("")
+
+
+@pytest.mark.anyio
+async def test_a_process_that_is_alone_takes_up_any_number_of_orphans(tmp_path: Path) -> None:
+    async with opened(tmp_path, works=False) as services:
+        put, add = claimed(later(now(), -1), "another")  # their leases have run out already
+        for _ in range(2 * SWEEP + 1):
+            begun = begin(
+                ANN, kind="text", surface="api", mode="background", model="echo", parameters={}, text="x", due_at=None
+            )
+            await services.store.write(
+                Add(begun), Add(Content(begun.id, 0, ANN.tenant, ANN.owner, {"prompt": "x"}, ""))
+            )
+        await services.store.take(Generation, "due", {}, until=now(), n=MOST, put=put, add=add)
+        async with asyncio.timeout(60):
+            await services.worker.open(alone=True)
+            while await services.store.count(Generation, "due", {}):
+                await asyncio.sleep(0.01)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("turns", range(0, 40, 3))
+async def test_a_stop_in_the_midst_of_a_claim_hands_the_job_back(tmp_path: Path, turns: int) -> None:
+    environ = {"LOQUENT_STORE": "", "LOQUENT_SWEEP_SECONDS": "60"}
+    async with opened(tmp_path, works=False, **environ) as services:
+        begun = await services.generations.submit(ANN, wanted("[hang] x"))
+        await services.worker.open(alone=False)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await services.drain(0)
+        [record] = await services.store.get(Generation, begun.generation.id)
+    assert (record.status, record.attempts, record.lease_by) == ("pending", 0, None)
+
+
+class Forgetful:
+    """A store that does what it is told, and then says that it does not know whether it did."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.faults = 1
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def write(self, *changes: Change) -> None:
+        await self._store.write(*changes)
+        if self.faults:
+            self.faults -= 1
+            raise Unavailable("the line was cut")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("saved", [True, False])
+async def test_a_result_that_was_written_though_the_store_said_it_was_away_counts_once(
+    tmp_path: Path, saved: bool
+) -> None:
+    async with opened(tmp_path, works=False) as services:
+        record = begin(
+            ANN, kind="text", surface="api", mode="foreground", model="echo", parameters={}, text="x", due_at=now()
+        )
+        content = Content(record.id, 0, ANN.tenant, ANN.owner, {"prompt": "one two"}, "")
+        if saved:
+            await services.store.write(Add(record), Add(content))
+            [record] = await services.store.get(Generation, record.id)
+            [content] = await services.store.get(Content, record.id)
+        live = Live(services.models.offer("echo"), record, content, NOTHING, streamed=True, saved=saved)
+        runner = Runner(Forgetful(services.store), RECIPES, Pace())
+        await runner.collect(live)
+        [ended] = await services.store.get(Generation, record.id)
+        days = await services.store.page(UsageDay, "all", {}, limit=10)
+    assert ended.status == "completed"
+    assert [day.generations for day in days.items] == [1]

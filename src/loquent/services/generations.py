@@ -6,12 +6,13 @@ The one door for every surface: each reads its wire into a Wanted, calls one met
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 
 from loquent.domain import failpoints, ids
 from loquent.domain.clock import Moment, later, now
 from loquent.domain.errors import Conflict, Invalid, Mismatch, NotFound, StillRunning, Taken
+from loquent.domain.evolve import evolve
 from loquent.domain.generations import (
     BACKGROUND,
     CANCELLED,
@@ -40,6 +41,8 @@ from loquent.services.runner import Runner, interruption
 from loquent.services.scope import Scoped
 
 SCANNED = 1_000  # records that one list call looks at for filters that no order answers
+STEP = 100  # of these in one query, at least
+CUT_SECONDS = 1.0  # after which a cancelled answer is ended though its caller is in the way
 LOOK_SECONDS = 0.5  # between looks at a generation that runs in another process
 QUIET_SECONDS = 15.0  # of silence, after which a follower is told that all is well
 
@@ -187,9 +190,11 @@ class Generations:
             start = min(after, bound) if after else bound
         end = ids.floor("gen", filters.created_after) if filters.created_after is not None else ""
         items: list[Generation] = []
-        for _ in range(0, SCANNED, limit):
+        seen, step = 0, max(limit, STEP) if _narrows(filters, at) else limit
+        while seen < SCANNED or not items:  # at least one, so that there is an id to go on from
             position = Position(start, start) if start else None
-            page = await scoped.page(Generation, order, at, limit=limit, after=position)
+            page = await scoped.page(Generation, order, at, limit=step, after=position)
+            seen += step
             for record in page.items:
                 if record.id < end:
                     return Page(items, more=False)
@@ -231,8 +236,11 @@ class Generations:
         running = self._runner.lives.get(id)
         if running is not None and _is_of(running.generation, who):
             running.stop(live.CANCELLED)
+            late = later(now(), CUT_SECONDS)
             while self._runner.lives.get(id) is running:
-                await running.is_quiet(1)
+                await running.is_quiet(0.2)
+                if now() >= late:
+                    running.cut()  # it does not wait for the engine but for a caller who takes nothing
         else:
             await amend(scoped, Generation, id, cancelled)
         return await self.get(who, id)
@@ -248,14 +256,16 @@ class Generations:
     async def follow(self, who: Principal, id: str, offset: int = 0) -> AsyncIterator[Event]:
         """What happens to it from that many characters of its output on, to its end. Raises NotFound at once."""
         generation, content = await self.get(who, id)
-        steps = (0, 0)
+        steps, fence = (0, 0), generation.fence
         while True:
             running = self._runner.lives.get(id)
+            attempt = (running.generation if running else generation).fence
             over = running is None and generation.is_over
             text = running.text if running else content.output
-            if len(text) < offset:
+            if len(text) < offset or (attempt != fence and offset and fence):
                 offset = 0
                 yield Event("restart", 0)
+            fence = attempt
             if len(text) > offset:
                 yield Event("delta", len(text), text=text[offset:])
                 offset = len(text)
@@ -311,11 +321,16 @@ class Generations:
         marks = [] if key is None else [_mark(who, key, begun.generation.id)]
         try:
             await Scoped(self._store, who).write(Add(begun.generation), Add(begun.content), *map(Add, marks))
+            begun.generation, begun.content = evolve(begun.generation, version=1), evolve(begun.content, version=1)
         except Taken:
             known = await self._repeated(who, key) if key else None
             if known is None:
                 raise StillRunning("another request with this Idempotency-Key is being worked on") from None
             begun.generation, begun.content, begun.replayed = known.generation, known.content, True
+
+    async def is_repeat(self, who: Principal, key: Key | None) -> bool:
+        """Whether an earlier request with this key has a result. Raises Mismatch or StillRunning."""
+        return key is not None and await self._repeated(who, key) is not None
 
     async def _repeated(self, who: Principal, key: Key) -> Begun | None:
         """What an earlier request with this key made; None where there is none that still counts."""
@@ -353,6 +368,11 @@ def _order(filters: Filters) -> tuple[str, dict[str, str]]:
         if value := getattr(filters, name):
             return name, {name: value}
     return "newest", {}
+
+
+def _narrows(filters: Filters, at: Mapping[str, str]) -> bool:
+    """Whether the filters ask for more than the order answers."""
+    return sum(value is not None for value in (filters.kind, filters.status, filters.model)) > len(at)
 
 
 def _matches(record: Generation, filters: Filters) -> bool:

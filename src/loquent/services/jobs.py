@@ -52,11 +52,14 @@ class Worker:
         self._look = asyncio.Event()
         self._jobs: set[asyncio.Task[None]] = set()
         self._loops: list[asyncio.Task[None]] = []
+        self._taking: asyncio.Task[None] | None = None
+        self._is_closing = False
 
     async def open(self, *, alone: bool) -> None:
         """Begin to take work. ``alone``: no other process uses this store, so what is processing is orphaned."""
         if alone:
             await self._recover()
+        self._is_closing = False
         self._look.set()
         self._loops = [
             asyncio.create_task(self._listen(), name="listen"),
@@ -65,11 +68,15 @@ class Worker:
         ]
 
     async def close(self) -> None:
-        """Take no more. What runs is the runner's to stop."""
+        """Take no more. What runs, and what was being taken, is the runner's to stop."""
+        self._is_closing = True
         for loop in self._loops:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
         self._loops = []
+        if self._taking is not None:  # a claim that is under way may have happened: it is seen through
+            await asyncio.gather(self._taking, return_exceptions=True)
+            await asyncio.sleep(0)  # so that what was taken has begun, and can be handed back
 
     async def _recover(self) -> None:
         """End the leases of a process that is no more, so that its work is taken up at once."""
@@ -77,7 +84,7 @@ class Worker:
         while True:
             page = await self._store.page(Generation, "due", {}, limit=SWEEP, after=after)
             for record in page.items:
-                if record.status == PROCESSING:
+                if record.status == PROCESSING and (record.due_at or 0) > now():  # one that is due is taken up as it is
                     await self._store.write(Replace(record, restarted(record)))
             if not page.more:
                 return
@@ -92,8 +99,9 @@ class Worker:
         while True:
             await self._look.wait()
             self._look.clear()
+            self._taking = asyncio.create_task(self._take())
             try:
-                await self._take()
+                await asyncio.shield(self._taking)
             except LoquentError as error:
                 log.warning("cannot take work", why=error.message)
                 await asyncio.sleep(1)
@@ -105,7 +113,7 @@ class Worker:
 
     async def _take(self) -> None:
         """Fill the free slots with what is due."""
-        while (free := self._slots - len(self._jobs)) > 0:
+        while (free := self._slots - len(self._jobs)) > 0 and not self._is_closing:
             put, add = claimed(later(now(), self._runner.pace.lease), self._name)
             taken = await self._store.take(Generation, "due", {}, until=now(), n=free, put=put, add=add)
             if not taken:

@@ -34,12 +34,17 @@ class Limits:
             return None
         state = await self.limiter.take(f"{rule}:{whom}", rates)
         if not state.allowed:
-            metrics.limited.labels(rule).inc()
-            rate = state.rate
-            raise Over(f"over the limit of {rate.count} {rule} in {rate.seconds} seconds", state)
+            raise _over(rule, state)
         return state
 
-    async def give_back(self, rule: str, whom: str) -> None:
-        """Uncount one that did not happen."""
+    async def check(self, rule: str, whom: str) -> None:
+        """Count nothing, but raise Over where one more would be: before work that is dear."""
         if rates := self.rules[rule]:
-            await self.limiter.give_back(f"{rule}:{whom}", rates)
+            state = await self.limiter.peek(f"{rule}:{whom}", rates)
+            if not state.allowed:
+                raise _over(rule, state)
+
+
+def _over(rule: str, state: State) -> Over:
+    metrics.limited.labels(rule).inc()
+    return Over(f"over the limit of {state.rate.count} {rule} in {state.rate.seconds} seconds", state)

@@ -174,16 +174,18 @@ class Live:
         if status != COMPLETED and self.first_at is None:
             return Usage(0, 0, estimated=True)  # the engine never began
         asked = self.content.input
-        said = asked.get("prompt") or asked.get("text") or " ".join(each["content"] for each in asked["messages"])
+        said = next((asked[name] for name in ("prompt", "text") if name in asked), None)
+        if said is None:
+            said = " ".join(each["content"] for each in asked["messages"])
         return Usage(estimate_tokens(said), estimate_tokens(text), estimated=True)
 
     def _take_apart(self) -> None:
         chunks, self._chunks = self._chunks, []
         for chunk in chunks:
             for part in chunk.parts():
-                if part.text:
-                    self._texts.append(part.text)
-                    self.length += len(part.text)
+                if text := part.text.replace("\0", ""):  # no store keeps NUL
+                    self._texts.append(text)
+                    self.length += len(text)
                 if part.source is not None:
                     self.spans.append(part.source)
                 if part.usage is not None:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 
+from loquent.domain.errors import EngineFailed
 from loquent.domain.models import CHAT, SUMMARY
 from loquent.domain.requests import Message, Parameters
 from loquent.domain.summaries import brief, instruction, joining, piece_characters
@@ -48,12 +49,12 @@ async def summarize(live: Live) -> AsyncIterator[Chunk]:
         shortened = await _shorten(
             live, parts, language, replace(parameters, max_tokens=min(brief("short"), limit // 8))
         )
-        for _, usage in shortened:
-            yield Chunk(usage=usage)
         parts = _cut(
             joining([short[: limit // 3] for short, _ in shortened]), limit
         )  # no model keeps this going for ever
         live.step(live.steps_done, live.steps_done + 1 + (len(parts) if len(parts) > 1 else 0))
+    if not parts:
+        raise EngineFailed("the model said nothing of any part of the text")
     messages = (Message("user", instruction(language, length, parts[0], whole=is_whole)),)
     async for chunk in live.offer.engine.stream(Ask(model, parameters, messages)):
         yield chunk
@@ -72,6 +73,7 @@ async def _shorten(
     async def shorten(part: str) -> tuple[str, Usage]:
         async with slots:
             made = await _ask(live, instruction(language, "short", part), parameters)
+        live.take(Chunk(usage=made[1]))  # at once: it is spent, whatever comes of the rest
         live.step(live.steps_done + 1, live.steps)
         return made
 

@@ -14,7 +14,18 @@ from typing import Any
 
 from loquent.domain import failpoints
 from loquent.domain.clock import SECOND, Moment, later, now
-from loquent.domain.errors import EngineFailed, EngineTimeout, Fenced, LoquentError, NotFound, Stale, Taken, Unavailable
+from loquent.domain.errors import (
+    EngineFailed,
+    EngineTimeout,
+    Fenced,
+    Invalid,
+    LoquentError,
+    ModelLoading,
+    NotFound,
+    Stale,
+    Taken,
+    Unavailable,
+)
 from loquent.domain.evolve import evolve
 from loquent.domain.generations import (
     CANCELLED,
@@ -115,10 +126,10 @@ class Runner:
         former = self.lives.get(live.generation.id)
         if former is not None and not failpoints.is_armed(failpoints.UNFENCED):
             former.stop(lives.FENCED)  # this process stood still past the lease, and has taken the job again
+        chunks = self._recipes[live.generation.kind](live)
         self.lives[live.generation.id] = live
         live.runs_in(asyncio.current_task(self._loop))
         outcome: Outcome | None = None
-        chunks = self._recipes[live.generation.kind](live)
         try:
             while live.stopped is None:
                 live.waits(True)
@@ -170,7 +181,7 @@ class Runner:
             if outcome is None and (close := getattr(chunks, "aclose", None)):
                 await close()
             if live.saving is not None:
-                await live.saving
+                await asyncio.wait([live.saving])  # waited for, but never cancelled with the one who waits
             await self._conclude(live, outcome)
         finally:
             if self.lives.get(live.generation.id) is live:
@@ -181,7 +192,7 @@ class Runner:
         if live.stopped == lives.FENCED:
             metrics.fenced.inc()
             return
-        if live.stopped == lives.RELEASED:
+        if live.stopped == lives.RELEASED and outcome is None:
             await self._put(live, released, evolve(live.content, output=live.text))
             return
         if outcome is None:
@@ -199,13 +210,20 @@ class Runner:
             meter(metrics.first_seconds, model).observe((live.first_at - live.generation.created_at) / SECOND)
 
     def _may_pass(self, live: Live, outcome: Outcome) -> bool:
+        if isinstance(outcome.error, ModelLoading):
+            return True  # no fault of the job, and no run of it: see retried
         passing = isinstance(outcome.error, (Unavailable, EngineTimeout))
         return passing and live.generation.attempts < self.pace.max_attempts
 
     async def _put_result(self, live: Live, outcome: Outcome) -> None:
         failpoints.passing("before-finish")
         content = evolve(live.content, output=outcome.output, sources=outcome.sources)
-        await self._put(live, lambda record: finished(record, outcome), content, _counted(live.generation, outcome))
+        counted = _counted(live.generation, outcome)
+        try:
+            await self._put(live, lambda record: finished(record, outcome), content, counted)
+        except Invalid as error:  # the store cannot keep what the engine said: the end is kept without it
+            refused = evolve(outcome, status=FAILED, output="", error=EngineFailed(error.message))
+            await self._put(live, lambda record: finished(record, refused), live.content, counted)
         failpoints.passing("after-finish")
 
     async def settle(self, generation: Generation, content: Content, outcome: Outcome) -> None:
@@ -241,10 +259,8 @@ class Runner:
         if not live.saved:
             try:
                 await self._store.write(Add(changed), Add(content), *more)
-            except Taken as taken:
-                if taken.key != "id":
-                    raise  # pragma: no cover  (a generation has no other key)
-                # an earlier try was told "unknown", and it had happened
+            except Taken:  # an earlier write was told "unknown", or was not waited for, and it had happened
+                changed, content = await self._put_amended(live, change, content, *more)
         else:
             texts = [Replace(live.content, content)] if content is not live.content else []
             try:
@@ -265,6 +281,10 @@ class Runner:
         found = await self._store.get(Content, content.id)
         if not found:
             raise Fenced(f"{content.id} has been removed")
+        [current] = await self._store.get(Generation, content.id) or [live.generation]
+        wanted = change(live.generation)
+        if current.is_over and current.fence == fence and current.status == wanted.status and not unfenced:
+            return current, found[0]  # it had happened: this write was told "unknown"
         texts = [Replace(found[0], content)] if content is not live.content else []
         try:
             changed = await amend(self._store, Generation, live.generation.id, fenced, *texts, *more)
@@ -311,7 +331,8 @@ class Runner:
             if live.generation.id in known and self._lost(live, current.get(live.generation.id)):
                 continue
             live.saving = asyncio.create_task(self._checkpoint(live))
-        await asyncio.gather(*(live.saving for live in running if live.saving is not None))
+        if saving := [live.saving for live in running if live.saving is not None]:
+            await asyncio.wait(saving)
 
     def _lost(self, live: Live, record: Generation | None) -> bool:
         """Stop it where the record says that it is no longer ours, or no longer wanted."""
@@ -342,8 +363,10 @@ class Runner:
             )
         except Fenced:
             live.stop(lives.FENCED)
-        except Unavailable as error:
+        except LoquentError as error:
             log.warning("checkpoint failed", generation=live.generation.id, why=error.message)
+        except Exception:
+            log.exception("checkpoint failed", generation=live.generation.id)
         finally:
             live.saving = None
 
@@ -375,4 +398,5 @@ def _retried(record: Generation, outcome: Outcome) -> Generation:
     """Back to pending, for as long as the engine asked, else for 2, 4, 8 … seconds with jitter."""
     error = outcome.error or Unavailable("it may pass")
     seconds = getattr(error, "retry_after", None) or 2.0**record.attempts * random.uniform(0.5, 1)  # noqa: S311
-    return retried(record, seconds=seconds, error=error)
+    back = retried(record, seconds=seconds, error=error)
+    return evolve(back, attempts=max(0, back.attempts - 1)) if isinstance(error, ModelLoading) else back

@@ -13,6 +13,7 @@ from loquent.domain.summaries import LENGTHS
 from loquent.ports.reader import Reader, ReadText
 from loquent.services import limits
 from loquent.services.generations import Begun, Generations, Key, Wanted
+from loquent.services.limits import Limits
 from loquent.services.models import Models
 
 
@@ -29,10 +30,18 @@ class Summaries:
     """Makes texts shorter. ``bounds``: characters that a text may have; a file may have ``most_in_file``."""
 
     def __init__(
-        self, generations: Generations, models: Models, reader: Reader, *, bounds: tuple[int, int], most_in_file: int
+        self,
+        generations: Generations,
+        models: Models,
+        limits: Limits,
+        reader: Reader,
+        *,
+        bounds: tuple[int, int],
+        most_in_file: int,
     ) -> None:
         self._generations = generations
         self._models = models
+        self._limits = limits
         self._reader = reader
         self.bounds = bounds
         self._most_in_file = most_in_file
@@ -46,6 +55,8 @@ class Summaries:
         self, who: Principal, path: Path, name: str, wish: Wish, *, surface: str, key: Key | None = None
     ) -> tuple[Begun, ReadText]:
         """Take a file as a job; the text may be far longer. Raises what Reader.read does, too."""
+        if not await self._generations.is_repeat(who, key):
+            await self._limits.check(limits.SUMMARIES, f"{who.tenant}/{who.owner}")
         read = await self.read(path, name)
         wanted = self._wanted(read.text, wish, 1, self._most_in_file, surface=surface, key=key)
         return await self._generations.submit(who, wanted), read

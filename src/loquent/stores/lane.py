@@ -29,16 +29,16 @@ class Job:
 class Lane:
     """Hands jobs to a thread, which takes all that wait as one group; each loop is woken once for a group.
 
-    What is asked for within one turn of a loop is handed over together at its end; where the last were several, within
-    ``gather`` seconds, as a group costs nearly what one job does. Who asks alone never waits for others. ``work`` does
-    a group and sets each job's result or error; ``stop`` is run in the thread at the end.
+    What is asked for within one turn of a loop is handed over together at its end or, while each turn brings more,
+    after at most ``turns`` of them: a group costs nearly what one job does, and turns are long only where many wait.
+    ``work`` does a group and sets each job's result or error; ``stop`` is run in the thread at the end.
     """
 
     def __init__(
-        self, name: str, work: Callable[[list[Job]], None], stop: Callable[[], None], *, gather: float = 0.0
+        self, name: str, work: Callable[[list[Job]], None], stop: Callable[[], None], *, turns: int = 1
     ) -> None:
         self._name, self._work, self._stop = name, work, stop
-        self._gather, self._crowd = gather, 1
+        self._turns = turns
         self._asked: dict[asyncio.AbstractEventLoop, list[Job]] = {}
         self._waiting: SimpleQueue[list[Job] | None] = SimpleQueue()
         self._thread: Thread | None = None
@@ -68,21 +68,22 @@ class Lane:
         asked = self._asked.get(loop)
         if asked is None:
             self._asked[loop] = [job]
-            if self._gather and self._crowd > 1:
-                loop.call_later(self._gather, self._hand_over, loop)
-            else:
-                loop.call_soon(self._hand_over, loop)
+            loop.call_soon(self._hand_over_calmly, loop, 1, 1)
         else:
             asked.append(job)
-            if len(asked) == ENOUGH:
-                self._hand_over(loop)
         return await job.future
+
+    def _hand_over_calmly(self, loop: asyncio.AbstractEventLoop, seen: int, turn: int) -> None:
+        waiting = len(self._asked.get(loop, ()))
+        if waiting > seen and waiting < ENOUGH and turn < self._turns:
+            loop.call_soon(self._hand_over_calmly, loop, waiting, turn + 1)
+        else:
+            self._hand_over(loop)
 
     def _hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
         jobs = self._asked.pop(loop, None)
         if jobs is None:
             return
-        self._crowd = len(jobs)
         with self._lock:
             if self._thread is not None:
                 self._waiting.put(jobs)

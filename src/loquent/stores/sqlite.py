@@ -40,7 +40,7 @@ OWN_FAULTS = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError,
 """What one caller's values cause, beside which the others of a group go on."""
 LASTING = ("SQLITE_CANTOPEN", "SQLITE_NOTADB", "SQLITE_READONLY", "SQLITE_AUTH", "SQLITE_PERM")
 MIGRATION = 60  # seconds that a process waits while another migrates
-GATHER = 0.001  # seconds in which writes that come together become one transaction
+TURNS = 6  # of the event loop, at most, in which writes that come together become one transaction
 MOST_ROWS = 32  # in one INSERT; SQLite takes 32,766 values
 READY = 2.0  # seconds that `ready` waits
 
@@ -71,7 +71,7 @@ class Threads:
         self._path, self._pragmas = path, pragmas
         self._writer: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
-        self._writes = Lane("sqlite-writer", self._write_group, self._drop_writer, gather=GATHER)
+        self._writes = Lane("sqlite-writer", self._write_group, self._drop_writer, turns=TURNS)
         self._reads = Lane("sqlite-reader", self._read_group, self._drop_reader)
 
     async def open(self) -> None:
@@ -153,14 +153,12 @@ def _transact(writer: sqlite3.Connection, group: list[Job], *, careful: bool) ->
         job.error = None
         if careful:
             execute("SAVEPOINT one")
-        done = 0
         try:
             for sql, values, must, adds, sums in job.calls:
                 if careful or not (adds or sums):
                     execute(sql, values)
                     if must and cursor.rowcount != 1:
                         raise Stale
-                done += 1
             if cursor.description:
                 job.result = cursor.fetchall()
         except Stale as error:
@@ -169,7 +167,7 @@ def _transact(writer: sqlite3.Connection, group: list[Job], *, careful: bool) ->
             if not writer.in_transaction:  # SQLite undid the whole group: nothing more may run outside of it
                 raise
             job.error = _conflict(error)
-        if job.error is not None and done and not careful:
+        if job.error is not None and len(job.calls) > 1 and not careful:  # some of it may have been done in bulk
             execute("ROLLBACK")
             return False
         if careful:

@@ -17,6 +17,7 @@ from loquent.web.body import HungUp
 from loquent.web.errors import Dressed, Headers
 from loquent.web.wheel import Entry, Wheel
 
+STALLED = 60.0  # seconds in which a client must have taken what was sent to it
 QUIET = 15.0  # seconds of silence before a comment is sent
 HEADERS: Headers = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -90,7 +91,7 @@ class EventStream:
         self._last = last
         self._headers = headers or []
         self._begun = False
-        self._sent = 0.0
+        self._sent = self._sending = 0.0  # when something was sent; since when something is being sent
         self._timer: asyncio.TimerHandle | None = None
         self._comment: asyncio.Task[None] | None = None
 
@@ -98,20 +99,23 @@ class EventStream:
         """Send it all, as ASGI wants it."""
         loop = asyncio.get_running_loop()
         self._sent = loop.time()
+        self._task: asyncio.Task[Any] = scope["loquent.task"]
         self._timer = loop.call_later(QUIET, self._tick, loop, send)
         try:
             with Watch(scope, receive):
                 async for data in self._events:
                     if not self._begun:
                         await self._begin(send)
+                    self._sending = loop.time()
                     await send({"type": "http.response.body", "body": data, "more_body": True})
-                    self._sent = loop.time()
+                    self._sent, self._sending = loop.time(), 0.0
         except LoquentError as error:
             await self._fail(error, send)
         finally:
             self._timer.cancel()
             await self._events.aclose()
             if self._comment is not None:
+                self._comment.cancel()
                 await asyncio.gather(self._comment, return_exceptions=True)
         if not self._begun:
             await self._begin(send)
@@ -132,7 +136,9 @@ class EventStream:
 
     def _tick(self, loop: asyncio.AbstractEventLoop, send: Send) -> None:
         quiet = loop.time() - self._sent
-        if quiet >= QUIET:
+        if self._sending and loop.time() - self._sending > STALLED:
+            self._task.cancel()  # it takes nothing any more: whoever waits for it, waits for ever
+        if quiet >= QUIET and (self._comment is None or self._comment.done()):
             self._comment = loop.create_task(self._say_quiet(send))
             quiet = 0.0
         self._timer = loop.call_later(QUIET - quiet, self._tick, loop, send)

@@ -271,7 +271,7 @@ def _wanted(body: NewGeneration, call: Call) -> Wanted:
 
 
 def _headers(begun: Begun) -> Headers:
-    headers = rate_headers(begun.limit)
+    headers = [*rate_headers(begun.limit), (b"x-loquent-generation", begun.generation.id.encode())]
     return [*headers, (b"idempotent-replayed", b"true")] if begun.replayed else headers
 
 

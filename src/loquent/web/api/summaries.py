@@ -81,8 +81,9 @@ async def list_summaries(
     """A page by number, newest first."""
     filters = Filters(kind="summary", status=status)
     found, total = await ours.generations.numbered(who, filters, page=page, per_page=per_page)
-    texts = {each.id: each for each in await ours.generations.contents(who, found)}
-    rows = [_shown(each, texts[each.id]) for each in found if each.id in texts]
+    rows = []
+    for each in found:  # one text in memory at a time: a file's may be millions of characters
+        rows += [_shown(each, content) for content in await ours.generations.contents(who, [each])]
     return json_answer({"summaries": rows, "total": total, "page": page, "per_page": per_page})
 
 

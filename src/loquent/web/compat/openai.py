@@ -30,6 +30,7 @@ DONE = b"data: [DONE]\n\n"
 TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 CODES = {401: "invalid_api_key", 429: "rate_limit_exceeded"}
 REASONS = ("stop", "length")  # the wire has no word for an answer that was cut short on purpose
+DIALECTS = {"chat": "chat", "text": "completion"}  # what a chunk's bytes must speak to go on as they came
 LONGEST = 1_000_000
 
 
@@ -209,7 +210,7 @@ async def _chunks(call: Call, begun: Begun, kind: str, *, with_usage: bool) -> A
         first = True
         async with aclosing(call.services.generations.stream(begun)) as chunks:  # type: ignore[type-var]
             async for chunk in chunks:
-                if chunk.wire and chunk.dialect == kind:
+                if chunk.wire and chunk.dialect == DIALECTS[kind]:
                     if first:
                         head = _head_of(chunk.wire, head)
                     first = False
@@ -253,7 +254,7 @@ def _chunk(head: dict[str, Any], part: Chunk, kind: str, *, first: bool) -> byte
         said = {"delta": {**delta, "content": part.text} if part.text or first else {}}
     else:
         said = {"text": part.text}
-    choice = {"index": 0, **said, "logprobs": None, "finish_reason": part.finish_reason}
+    choice = {"index": 0, **said, "logprobs": None, "finish_reason": part.finish_reason and _reason(part.finish_reason)}
     return b"data: %s\n\n" % msgspec.json.encode({**head, "choices": [choice]})
 
 
@@ -261,8 +262,12 @@ def _whole(generation: Generation, output: str, kind: str) -> dict[str, Any]:
     said = (
         {"message": {"role": "assistant", "content": output, "refusal": None}} if kind == "chat" else {"text": output}
     )
-    choice = {"index": 0, **said, "logprobs": None, "finish_reason": generation.finish_reason}
+    choice = {"index": 0, **said, "logprobs": None, "finish_reason": _reason(generation.finish_reason)}
     return {**_head(generation, kind, chunk=False), "choices": [choice], "usage": _usage(generation)}
+
+
+def _reason(reason: str | None) -> str:
+    return reason if reason in REASONS else "stop"
 
 
 def _usage(generation: Generation) -> dict[str, int]:
