@@ -242,10 +242,21 @@ def test_hyphens_of_compounds_stay_and_those_of_line_ends_go() -> None:
     )
 
 
+READING = "loquent.readers.child"
+
+
 def children() -> list[psutil.Process]:
     """Reading children of this process that still run."""
     return [
         each
         for each in psutil.Process().children(recursive=True)
-        if each.is_running() and each.status() != psutil.STATUS_ZOMBIE
+        if each.is_running() and each.status() != psutil.STATUS_ZOMBIE and READING in _words(each)
     ]
+
+
+def _words(process: psutil.Process) -> list[str]:
+    """What it was started with; nothing where it has just ended."""
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []

@@ -145,12 +145,12 @@ def test_a_setting_that_cannot_be_read_is_one_line_and_exit_code_2(
 
 def test_a_data_folder_that_cannot_be_used_is_one_line(command: Command, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "in-use.lock").mkdir()
+    (tmp_path / "data" / "loquent.db.in-use").mkdir()
     done = command("generate", "hello")
     assert done.exit_code == 1
     assert done.stderr.startswith("loquent: ")
     assert done.stderr.count("\n") == 1
-    assert "in-use.lock" in done.stderr
+    assert "loquent.db.in-use" in done.stderr
 
 
 # --- generate --------------------------------------------------------------------------------------------------------

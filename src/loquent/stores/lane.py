@@ -10,7 +10,6 @@ from typing import Any
 
 from loquent.domain.errors import Unavailable
 
-ENOUGH = 64  # jobs that are handed over without waiting for more
 MOST = 512  # jobs after which a group is begun: a bound on how long the first of them waits for the last
 
 
@@ -29,17 +28,15 @@ class Job:
 class Lane:
     """Hands jobs to a thread, which takes all that wait as one group; each loop is woken once for a group.
 
-    What is asked for within one turn of a loop is handed over together at its end or, while each turn brings more,
-    after at most ``turns`` of them: a group costs nearly what one job does, and turns are long only where many wait.
-    ``work`` does a group and sets each job's result or error; ``stop`` is run in the thread at the end.
+    What is asked for within one turn of a loop is handed over together at its end, and nothing more until the loop has
+    heard of it: a group costs nearly what one job does, so under load it is better to wait for the loop than for the
+    disk. ``work`` does a group and sets each job's result or error; ``stop`` is run in the thread at the end.
     """
 
-    def __init__(
-        self, name: str, work: Callable[[list[Job]], None], stop: Callable[[], None], *, turns: int = 1
-    ) -> None:
+    def __init__(self, name: str, work: Callable[[list[Job]], None], stop: Callable[[], None]) -> None:
         self._name, self._work, self._stop = name, work, stop
-        self._turns = turns
         self._asked: dict[asyncio.AbstractEventLoop, list[Job]] = {}
+        self._awaiting: set[asyncio.AbstractEventLoop] = set()  # loops that have not heard of their last group
         self._waiting: SimpleQueue[list[Job] | None] = SimpleQueue()
         self._thread: Thread | None = None
         self._lock = Lock()  # nothing is handed over behind the end of the thread
@@ -68,17 +65,11 @@ class Lane:
         asked = self._asked.get(loop)
         if asked is None:
             self._asked[loop] = [job]
-            loop.call_soon(self._hand_over_calmly, loop, 1, 1)
+            if loop not in self._awaiting:
+                loop.call_soon(self._hand_over, loop)
         else:
             asked.append(job)
         return await job.future
-
-    def _hand_over_calmly(self, loop: asyncio.AbstractEventLoop, seen: int, turn: int) -> None:
-        waiting = len(self._asked.get(loop, ()))
-        if waiting > seen and waiting < ENOUGH and turn < self._turns:
-            loop.call_soon(self._hand_over_calmly, loop, waiting, turn + 1)
-        else:
-            self._hand_over(loop)
 
     def _hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
         jobs = self._asked.pop(loop, None)
@@ -86,25 +77,25 @@ class Lane:
             return
         with self._lock:
             if self._thread is not None:
+                self._awaiting.add(loop)
                 self._waiting.put(jobs)
                 return
         for job in jobs:
             job.error = Unavailable("the store is closed")
-        _tell(jobs)
+        self._tell(jobs)
 
     def _run(self) -> None:
         is_open = True
         while is_open:
-            group, is_open = self._next()
-            group = [job for job in group if not job.future.cancelled()]
-            if not group:
-                continue
+            jobs, is_open = self._next()
+            group = [job for job in jobs if not job.future.cancelled()]
             try:
-                self._work(group)
+                if group:
+                    self._work(group)
             except BaseException as error:  # a fault of ours: every caller hears of it, and the lane goes on
                 for job in group:
                     job.error = error
-            _tell(group)
+            self._tell(jobs)
         self._stop()
 
     def _next(self) -> tuple[list[Job], bool]:
@@ -121,24 +112,25 @@ class Lane:
             return group, True
         return group, False
 
+    def _tell(self, group: list[Job]) -> None:
+        """Wake each loop once, with all that is for it."""
+        loops: dict[asyncio.AbstractEventLoop, list[Job]] = {}
+        for job in group:
+            loops.setdefault(job.future.get_loop(), []).append(job)
+        for loop, jobs in loops.items():
+            try:
+                loop.call_soon_threadsafe(self._deliver, loop, jobs)
+            except RuntimeError:  # that loop is closed: nobody waits there any more
+                self._awaiting.discard(loop)
 
-def _tell(group: list[Job]) -> None:
-    """Wake each loop once, with all that is for it."""
-    loops: dict[asyncio.AbstractEventLoop, list[Job]] = {}
-    for job in group:
-        loops.setdefault(job.future.get_loop(), []).append(job)
-    for loop, jobs in loops.items():
-        try:
-            loop.call_soon_threadsafe(_deliver, jobs)
-        except RuntimeError:
-            continue  # that loop is closed: nobody waits there any more
-
-
-def _deliver(jobs: list[Job]) -> None:
-    for job in jobs:
-        if job.future.done():
-            continue
-        if job.error is None:
-            job.future.set_result(job.result)
-        else:
-            job.future.set_exception(job.error)
+    def _deliver(self, loop: asyncio.AbstractEventLoop, jobs: list[Job]) -> None:
+        for job in jobs:
+            if job.future.done():
+                continue
+            if job.error is None:
+                job.future.set_result(job.result)
+            else:
+                job.future.set_exception(job.error)
+        self._awaiting.discard(loop)
+        if loop in self._asked:
+            loop.call_soon(self._hand_over, loop)

@@ -40,7 +40,6 @@ OWN_FAULTS = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError,
 """What one caller's values cause, beside which the others of a group go on."""
 LASTING = ("SQLITE_CANTOPEN", "SQLITE_NOTADB", "SQLITE_READONLY", "SQLITE_AUTH", "SQLITE_PERM")
 MIGRATION = 60  # seconds that a process waits while another migrates
-TURNS = 6  # of the event loop, at most, in which writes that come together become one transaction
 MOST_ROWS = 32  # in one INSERT; SQLite takes 32,766 values
 READY = 2.0  # seconds that `ready` waits
 
@@ -71,7 +70,7 @@ class Threads:
         self._path, self._pragmas = path, pragmas
         self._writer: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
-        self._writes = Lane("sqlite-writer", self._write_group, self._drop_writer, turns=TURNS)
+        self._writes = Lane("sqlite-writer", self._write_group, self._drop_writer)
         self._reads = Lane("sqlite-reader", self._read_group, self._drop_reader)
 
     async def open(self) -> None:
