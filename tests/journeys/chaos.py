@@ -50,6 +50,7 @@ class Plan:
     kills: int = 20
     freezes: int = 3
     fenced: bool = True
+    words: tuple[int, ...] = WORDS
     seed: int = 1
 
 
@@ -76,6 +77,7 @@ class Report:
     plan: Plan
     accepted: dict[str, Job] = field(default_factory=dict)  # by the id that the 202 gave
     at_failpoints: int = 0  # kills that a server did to itself
+    freezes: int = 0  # after which another had the worker's jobs
     taken_over: int = 0  # jobs of the frozen worker that another finished or held when it woke up
     first: dict[str, tuple[int, str]] = field(default_factory=dict)  # version and output when first seen completed
     last: dict[str, tuple[str, int, str]] = field(default_factory=dict)  # status, version and output at the end
@@ -120,9 +122,10 @@ class Rig:
         self._address = f"http://127.0.0.1:{port}"
         self._environ = {**QUICK, "LOQUENT_PORT": str(port)}
         self._chance = random.Random(plan.seed)
-        self._jobs = [Job(number, self._chance.choice(WORDS)) for number in range(plan.jobs)]
+        self._jobs = [Job(number, self._chance.choice(plan.words)) for number in range(plan.jobs)]
         self._processes: list[subprocess.Popen[bytes]] = []
         self._thawed_at = 0.0
+        self._is_posted = False
 
     async def run(self) -> Report:
         """All of it; what was seen, not yet checked."""
@@ -153,7 +156,9 @@ class Rig:
                 server = self._start("serve", armed)
                 await is_up(server, self._address)
             posting += [group.create_task(self._post(client, job)) for job in rounds[-1]]
-            await asyncio.gather(*posting, freezing)
+            await asyncio.gather(*posting)
+            self._is_posted = True
+            await freezing
             await self._until_over()
             watching.cancel()
         for job in self._jobs:
@@ -205,23 +210,23 @@ class Rig:
 
     async def _freeze(self, worker: subprocess.Popen[bytes]) -> None:
         """Stop its world while it is at work, for twice the lease and until another has its work; again and again."""
-        done = 0
-        while done < self._plan.freezes:
-            held = await self._caught(worker)
+        while self.report.freezes < self._plan.freezes and (held := await self._caught(worker)):
             await asyncio.sleep(2 * LEASE)
             until = time.monotonic() + STUCK
             while not (taken := self._gone_on(held)) and time.monotonic() < until:
                 await asyncio.sleep(0.1)
             self.report.taken_over += taken
-            done += taken > 0
+            self.report.freezes += taken > 0
             worker.send_signal(signal.SIGCONT)
             self._thawed_at = time.monotonic()
             await asyncio.sleep(LEASE / 2)
 
     async def _caught(self, worker: subprocess.Popen[bytes]) -> dict[str, int]:
-        """What it holds, once it has been stopped with something in its hands."""
+        """What it holds, once it has been stopped with something in its hands; nothing where all is over before."""
         while True:
             while not self._held_by(worker.pid):
+                if self._is_posted and not self._open():
+                    return {}
                 assert worker.poll() is None, "the worker ended by itself"
                 await asyncio.sleep(0.02)
             worker.send_signal(signal.SIGSTOP)
