@@ -1,7 +1,7 @@
 # Every command of the project; `make` alone lists them. Each sets up what it needs and skips what already stands.
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test setup-test check bench docs format model chromium lock clean
+.PHONY: help serve test setup-test check bench chaos docs format model chromium lock clean
 
 # The first Python on the path that is new enough; say PYTHON=… for another one.
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -40,6 +40,9 @@ check: $(VENV)/.dev  ## Check lint, form, types, floors and that the generated p
 
 bench: $(VENV)/.dev  ## Measure Loquent beside a bare proxy and the upstream itself
 	$(RUN)/python -m bench $(ARGS)
+
+chaos: $(VENV)/.dev  ## Kill and freeze servers under 2,000 jobs: none may be lost, none may have two results (ARGS="--seed 7")
+	PYTHONPATH="$(CURDIR)/src:$(CURDIR)/tests" $(RUN)/python -m journeys.chaos --jobs 2000 --kills 200 --freezes 30 $(ARGS)
 
 docs: $(VENV)/.dev  ## Write the generated pages: the map, the settings, the routes, .env.example
 	$(RUN)/python docs/generate.py

@@ -35,6 +35,7 @@ from loquent.ports.engine import Ask, Chunk
 DIRECTIVE = re.compile(r"\s*\[(slow|words|json|cut|fail|busy|away|hang)(?: (\d{1,9}(?:\.\d{1,9})?))?\]")
 WORD = re.compile(r"\s*\S+")  # with the space before it, so that words put together are the text
 MOST_WORDS = 100_000
+MOST_SAID = 20_000_000  # characters, or a long word said often would fill the memory
 DEEPEST = 32  # levels of a schema that an instance is made for
 MOST_ITEMS = 8  # of its outermost arrays; arrays inside those get one, so that no schema makes a flood
 MOST_CHARACTERS = 100
@@ -106,8 +107,9 @@ def answer(told: str, orders: Mapping[str, float], parameters: Parameters) -> tu
         text = as_asked(parameters.response_format, text)
     words = WORD.findall(text)
     if "words" in orders:
-        round_ = itertools.cycle([word.strip() for word in words] or ["echo"])
-        words = [" " * (n > 0) + next(round_) for n in range(min(int(orders["words"]), MOST_WORDS))]
+        plain = [word.strip() for word in words] or ["echo"]
+        most = min(int(orders["words"]), MOST_WORDS, MOST_SAID // max(map(len, plain)))
+        words = [" " * (n > 0) + word for n, word in enumerate(itertools.islice(itertools.cycle(plain), most))]
     limit = len(words) if parameters.max_tokens is None else parameters.max_tokens
     said = "".join(words[:limit])
     ends = [end for stop in parameters.stop if stop and (end := said.find(stop)) >= 0]
