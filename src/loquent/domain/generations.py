@@ -187,13 +187,14 @@ def finished(current: Generation, outcome: Outcome) -> Generation:
     )
 
 
-def retried(current: Generation, *, seconds: float, error: LoquentError) -> Generation:
-    """Back to pending after a passing fault; the attempt stays counted."""
+def retried(current: Generation, *, seconds: float, error: LoquentError, counts: bool = True) -> Generation:
+    """Back to pending after a passing fault; the attempt stays counted where it was a run of the job's own."""
     return evolve(
         current,
         status=PENDING,
         due_at=later(now(), seconds),
         lease_by=None,
+        attempts=current.attempts if counts else max(0, current.attempts - 1),
         error_code=error.code,
         error_message=error.message[:MESSAGE],
     )

@@ -175,7 +175,7 @@ class Worker:
         output = content.output
         tokens = estimate_tokens(output)
         outcome = Outcome(status, output, finish_reason, completion_tokens=tokens, usage_estimated=True, error=error)
-        await self._runner.settle(generation, content, outcome)
+        await self._runner.settle(generation, outcome)
 
     async def _sweep(self) -> None:
         while True:

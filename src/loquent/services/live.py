@@ -33,7 +33,6 @@ class Live:
         "first_at",
         "generation",
         "is_ending",
-        "length",
         "offer",
         "parameters",
         "saved",
@@ -66,7 +65,7 @@ class Live:
         self.is_ending = False
         self.stopped: str | None = None
         self.first_at: Moment | None = None
-        self.steps = self.steps_done = self.length = 0
+        self.steps = self.steps_done = 0
         self.finish_reason: str | None = None
         self.usage: Usage | None = None
         self.spans: list[tuple[int, int]] = []
@@ -185,7 +184,6 @@ class Live:
             for part in chunk.parts():
                 if text := part.text.replace("\0", ""):  # no store keeps NUL
                     self._texts.append(text)
-                    self.length += len(text)
                 if part.source is not None:
                     self.spans.append(part.source)
                 if part.usage is not None:

@@ -151,8 +151,6 @@ class Runner:
         except asyncio.CancelledError:
             if not live.mends():
                 raise
-        except GeneratorExit:
-            raise
         except Exception as error:
             log.exception("unexpected fault in a generation", generation=live.generation.id)
             unexpected = EngineFailed("an unexpected fault; the log says more, by the request's id")
@@ -226,7 +224,7 @@ class Runner:
             await self._put(live, lambda record: finished(record, refused), live.content, counted)
         failpoints.passing("after-finish")
 
-    async def settle(self, generation: Generation, content: Content, outcome: Outcome) -> None:
+    async def settle(self, generation: Generation, outcome: Outcome) -> None:
         """Write the end of one that is not run at all, as it was read; nothing where somebody was quicker."""
         ended = finished(generation, outcome)
         try:
@@ -256,17 +254,14 @@ class Runner:
         self, live: Live, change: Callable[[Generation], Generation], content: Content, *more: Change
     ) -> None:
         changed = change(live.generation)
-        if not live.saved:
-            try:
-                await self._store.write(Add(changed), Add(content), *more)
-            except Taken:  # an earlier write was told "unknown", or was not waited for, and it had happened
-                changed, content = await self._put_amended(live, change, content, *more)
-        else:
-            texts = [Replace(live.content, content)] if content is not live.content else []
-            try:
-                await self._store.write(Replace(live.generation, changed), *texts, *more)
-            except Stale:
-                changed, content = await self._put_amended(live, change, content, *more)
+        own: list[Change] = [Add(changed), Add(content)]
+        if live.saved:
+            own = [Replace(live.generation, changed)]
+            own += [Replace(live.content, content)] if content is not live.content else []
+        try:
+            await self._store.write(*own, *more)
+        except (Taken, Stale):  # touched by somebody, or by a write of ours that was not heard of
+            changed, content = await self._put_amended(live, change, content, *more)
         live.written(changed, content)
 
     async def _put_amended(
@@ -398,5 +393,4 @@ def _retried(record: Generation, outcome: Outcome) -> Generation:
     """Back to pending, for as long as the engine asked, else for 2, 4, 8 … seconds with jitter."""
     error = outcome.error or Unavailable("it may pass")
     seconds = getattr(error, "retry_after", None) or 2.0**record.attempts * random.uniform(0.5, 1)  # noqa: S311
-    back = retried(record, seconds=seconds, error=error)
-    return evolve(back, attempts=max(0, back.attempts - 1)) if isinstance(error, ModelLoading) else back
+    return retried(record, seconds=seconds, error=error, counts=not isinstance(error, ModelLoading))
