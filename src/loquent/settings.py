@@ -28,7 +28,7 @@ from loquent.domain.kinds import (
 )
 
 SERVER, DATA, ACCESS, MODELS = "Server", "Data", "Access", "Models"
-LIMITS, JOBS, SEEING = "Limits", "Jobs", "Logs and metrics"
+LIMITS, JOBS, KEEPING, SEEING = "Limits", "Jobs", "Retention", "Logs and metrics"
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,14 @@ class Settings:
     )
     queue: str = setting("local:", url("local"), "How workers are told of jobs.", env="LOQUENT_QUEUE", group=DATA)
     limiter: str = setting("memory:", url("memory"), "Where rates are counted.", env="LOQUENT_LIMITER", group=DATA)
+    blobs: str = setting(
+        "",
+        url("file"),
+        "Where uploaded files are kept.",
+        env="LOQUENT_BLOBS",
+        group=DATA,
+        shown_default="file:///{LOQUENT_DATA_DIR}/blobs",
+    )
 
     secret: str = setting(
         "",
@@ -173,6 +181,38 @@ class Settings:
         env="LOQUENT_SUMMARY_MODEL",
         group=MODELS,
     )
+    image_model: str = setting(
+        "",
+        TEXT,
+        "The model that says what is in an image where a caller names none.",
+        env="LOQUENT_IMAGE_MODEL",
+        group=MODELS,
+        shown_default="the first row with vision",
+    )
+    image_model_url: str = setting(
+        "",
+        HTTP,
+        "An HTTP predictor for images; with it a model row is made by itself.",
+        env="IMAGE_MODEL_URL",
+        group=MODELS,
+        shown_default="none",
+    )
+    document_model: str = setting(
+        "",
+        TEXT,
+        "The model that answers about a document where a caller names none.",
+        env="LOQUENT_DOCUMENT_MODEL",
+        group=MODELS,
+        shown_default="the one of ML_URL, otherwise the summary model",
+    )
+    ml_url: str = setting(
+        "",
+        HTTP,
+        "An HTTP generator for documents, asked at /generateContent; with it a model row is made by itself.",
+        env="ML_URL",
+        group=MODELS,
+        shown_default="none",
+    )
     llama_slots: int = setting(
         4,
         whole(1, 64),
@@ -237,6 +277,36 @@ class Settings:
         env="LOQUENT_LIMIT_SUMMARIES",
         group=LIMITS,
         shown_default="10/minute, 100/hour",
+    )
+    limit_messages: Windows = setting(
+        ((5, 60),),
+        WINDOWS,
+        "Messages that one chat session takes.",
+        env="LOQUENT_LIMIT_MESSAGES",
+        group=LIMITS,
+        shown_default="5/minute",
+    )
+    limit_sessions: Windows = setting(
+        ((30, 60), (300, 3600)),
+        WINDOWS,
+        "Chat sessions that one caller, or one address without a login, may begin.",
+        env="LOQUENT_LIMIT_SESSIONS",
+        group=LIMITS,
+        shown_default="30/minute, 300/hour",
+    )
+    session_minutes: float = setting(
+        30.0,
+        number(0.01, 525_600),
+        "Minutes without a message after which a chat session expires.",
+        env="LOQUENT_SESSION_MINUTES",
+        group=LIMITS,
+    )
+    max_pixels: int = setting(
+        50_000_000,
+        whole(1, 1_000_000_000),
+        "Pixels that an uploaded image may have.",
+        env="LOQUENT_MAX_PIXELS",
+        group=LIMITS,
     )
     limit_logins: Windows = setting(
         ((10, 60), (60, 3600)),
@@ -313,6 +383,56 @@ class Settings:
         group=JOBS,
     )
 
+    keep_sessions: float = setting(
+        184.0,
+        number(0, 36_500),
+        "Days after its last message for which a chat session and its turns are kept; 0: for ever.",
+        env="LOQUENT_KEEP_SESSIONS",
+        group=KEEPING,
+    )
+    keep_generations: float = setting(
+        0.0,
+        number(0, 36_500),
+        "Days for which generations that are no turns of a chat are kept; 0: for ever.",
+        env="LOQUENT_KEEP_GENERATIONS",
+        group=KEEPING,
+    )
+    keep_uploads: float = setting(
+        0.0,
+        number(0, 36_500),
+        "Days for which uploaded documents and images are kept; 0: for ever.",
+        env="LOQUENT_KEEP_UPLOADS",
+        group=KEEPING,
+    )
+    keep_logs: float = setting(
+        30.0,
+        number(0, 36_500),
+        "Days for which log files that were rotated away are kept; 0: for ever.",
+        env="LOQUENT_KEEP_LOGS",
+        group=KEEPING,
+    )
+    sweep_share: float = setting(
+        0.2,
+        number(0, 1),
+        "The share of one kind of data that one pass may remove; more needs: loquent store sweep --force.",
+        env="LOQUENT_SWEEP_SHARE",
+        group=KEEPING,
+    )
+    retention_seconds: float = setting(
+        3600.0,
+        number(0, 864_000),
+        "Seconds between the passes that remove what is kept no longer; 0: only by loquent store sweep.",
+        env="LOQUENT_RETENTION_SECONDS",
+        group=KEEPING,
+    )
+    blob_grace_seconds: float = setting(
+        3600.0,
+        number(0, 864_000),
+        "Seconds after which an uploaded file without a record, left by a crash, is removed.",
+        env="LOQUENT_BLOB_GRACE_SECONDS",
+        group=KEEPING,
+    )
+
     log_level: str = setting(
         "INFO",
         one_of("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"),
@@ -347,6 +467,11 @@ class Settings:
     def store_url(self) -> str:
         """The store's URL, the default worked out."""
         return self.store or f"sqlite:///{self.data_dir.absolute() / 'loquent.db'}"
+
+    @property
+    def blobs_url(self) -> str:
+        """The URL of the blob store, the default worked out."""
+        return self.blobs or f"file://{self.data_dir.absolute() / 'blobs'}"
 
     @property
     def weights_dir(self) -> Path:

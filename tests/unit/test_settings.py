@@ -33,7 +33,11 @@ def test_every_setting_can_be_set_by_its_name_and_by_each_alias(tmp_path: Path) 
         "limit_summaries": "2/5 minutes", "limit_logins": "3/day", "rate_per_minute": "4", "rate_per_hour": "5",
         "min_text": "6", "max_text": "70", "max_file_text": "800", "job_slots": "9", "lease_seconds": "10",
         "sweep_seconds": "1", "checkpoint_seconds": "2", "max_attempts": "4", "failpoints": "x", "log_level": "debug",
-        "log_format": "json", "log_content": "yes", "metrics": "off",
+        "log_format": "json", "log_content": "yes", "metrics": "off", "blobs": "file:///x", "image_model": "i",
+        "image_model_url": "http://x/i", "document_model": "d", "ml_url": "http://x/m", "limit_messages": "6/minute",
+        "limit_sessions": "7/hour", "session_minutes": "8", "max_pixels": "9", "keep_sessions": "10",
+        "keep_generations": "11", "keep_uploads": "12", "keep_logs": "13", "sweep_share": "0.5",
+        "retention_seconds": "14", "blob_grace_seconds": "15",
     }  # fmt: skip
     assert set(samples) == {each.name for each in fields(Settings)}
     for each in fields(Settings):

@@ -9,6 +9,7 @@ LoquentError
 ├── Unauthenticated    nobody known asked
 ├── Forbidden          somebody known asked for what is not theirs to do
 ├── NotFound           not there, or another's, which is the same
+├── Gone               it was there, and has come to its end
 ├── Conflict           true of the request, not of the moment
 │   ├── Taken          a unique key is in use (``key`` names it)
 │   ├── Stale          the record has changed since it was read
@@ -87,6 +88,12 @@ class NotFound(LoquentError):
     """Not there, or another's, which is the same to the one who asks."""
 
     code = "not_found"
+
+
+class Gone(LoquentError):
+    """It was there, and has come to its end: nothing brings it back."""
+
+    code = "gone"
 
 
 class Conflict(LoquentError):

@@ -70,6 +70,11 @@ class Generation:
     error_message: str | None = None
     steps_done: int = 0  # progress of work in several calls: pieces of a long text
     steps: int = 0
+    session: str | None = None  # the chat that it is a turn of, or was before it was made anew
+    turn: int | None = None  # its number there, from 1; None where it is no turn, or another took its place
+    turns_left_out: int | None = None  # of the chat's earlier turns: they did not fit the model's context
+    upload: str | None = None  # the document or the image that it is about
+    rating: str | None = None  # what its owner thought of it: one of feedback.RATINGS
 
     @property
     def is_over(self) -> bool:
@@ -85,7 +90,7 @@ class Content:
     version: int
     tenant: str
     owner: str
-    input: Json  # {"prompt"} | {"messages"} | {"text", …}
+    input: Json  # {"prompt"} | {"messages"} | {"text", …} | {"message", …} | {"document", …} | {"image", …}
     output: str  # the text so far, then the whole of it
     sources: Json | None = None  # where the output stands in the input: {"spans": [[start, end], …]}
 
@@ -105,6 +110,7 @@ class Outcome:
     sources: Json | None = None
     steps_done: int = 0
     steps: int = 0
+    turns_left_out: int | None = None
 
 
 def begin(
@@ -117,6 +123,9 @@ def begin(
     parameters: Json,
     text: str,
     due_at: Moment | None,
+    session: str | None = None,
+    turn: int | None = None,
+    upload: str | None = None,
 ) -> Generation:
     """A new generation: pending and due for a job, processing at once where somebody waits for it."""
     created = now()
@@ -141,6 +150,9 @@ def begin(
         due_at=created if due_at is None else due_at,
         attempts=0 if is_job else 1,
         fence=0 if is_job else 1,
+        session=session,
+        turn=turn,
+        upload=upload,
     )
 
 
@@ -184,6 +196,7 @@ def finished(current: Generation, outcome: Outcome) -> Generation:
         error_message=error.message[:MESSAGE] if error else None,
         steps_done=outcome.steps if outcome.status == COMPLETED else outcome.steps_done,
         steps=outcome.steps,
+        turns_left_out=outcome.turns_left_out,
     )
 
 

@@ -10,10 +10,10 @@ from loquent.domain.errors import Misconfigured
 from loquent.domain.requests import NOTHING, Parameters, from_stored
 from loquent.domain.usage import Price
 
-TEXT, CHAT, SUMMARY, JSON_SCHEMA = "text", "chat", "summary", "json_schema"
-ABILITIES = frozenset((TEXT, CHAT, SUMMARY, JSON_SCHEMA))
+TEXT, CHAT, SUMMARY, JSON_SCHEMA, VISION = "text", "chat", "summary", "json_schema", "vision"
+ABILITIES = frozenset((TEXT, CHAT, SUMMARY, JSON_SCHEMA, VISION))
 """text: goes on from a prompt; chat: answers messages; summary: shortens a text of any length by itself;
-json_schema: keeps to a given JSON schema."""
+json_schema: keeps to a given JSON schema; vision: says something about a picture in a message."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,13 @@ from functools import cached_property
 from operator import attrgetter
 from typing import Any, get_type_hints
 
+from loquent.domain.documents import Document, DocumentText
+from loquent.domain.feedback import Feedback
 from loquent.domain.generations import Content, Generation
 from loquent.domain.idempotency import Repeat
+from loquent.domain.images import Image
+from loquent.domain.presets import Preset
+from loquent.domain.sessions import Session
 from loquent.domain.usage import UsageDay
 from loquent.domain.users import User
 
@@ -82,6 +87,7 @@ SPECS = (
             "status": Order((*OWN, "status"), "id", desc=True),
             "kind_status": Order((*OWN, "kind", "status"), "id", desc=True),
             "model": Order((*OWN, "model"), "id", desc=True),
+            "turns": Order((*OWN, "session"), "turn"),
             "due": Order((), "due_at"),
             "all": Order((), "id"),
         },
@@ -107,5 +113,42 @@ SPECS = (
         scope="owner",
         orders={"expiring": Order((), "expires_at"), "all": Order((), "id")},
     ),
+    Spec(
+        Session,
+        "sessions",
+        scope="owner",
+        orders={
+            "latest": Order(OWN, "last_active_at", desc=True),
+            "quiet": Order((), "last_active_at"),
+            "all": Order((), "id"),
+        },
+        long=("instructions",),
+    ),
+    Spec(
+        Document,
+        "documents",
+        scope="owner",
+        orders={"newest": Order(OWN, "id", desc=True), "all": Order((), "id")},
+    ),
+    Spec(DocumentText, "document_texts", scope="owner", orders={"all": Order((), "id")}, long=("text",)),
+    Spec(
+        Image,
+        "images",
+        scope="owner",
+        orders={"newest": Order(OWN, "id", desc=True), "all": Order((), "id")},
+    ),
+    Spec(
+        Feedback,
+        "feedbacks",
+        scope="owner",
+        unique={"generation": (*OWN, "generation")},
+        orders={
+            "newest": Order(OWN, "id", desc=True),
+            "session": Order((*OWN, "session"), "id", desc=True),
+            "all": Order((), "id"),
+        },
+        long=("comment", "labels"),
+    ),
+    Spec(Preset, "presets", scope="owner", orders={"all": Order((), "id")}, long=("parameters",)),
 )
 RECORDS: Mapping[type[Any], Spec] = {spec.type: spec for spec in SPECS}

@@ -10,11 +10,20 @@ ROLES = ("system", "user", "assistant")
 
 
 @dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture in a message."""
+
+    media_type: str  # image/png, image/jpeg, image/webp, image/gif
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     """One message of a chat."""
 
     role: str  # one of ROLES
     content: str
+    pictures: tuple[Picture, ...] = ()  # only for models that have vision
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from loquent.domain.errors import EngineFailed, LoquentError, Misconfigured, Unavailable
 from loquent.domain.models import Model
 from loquent.engines import Options
-from loquent.engines.openai_wire import Body, Streamed, answer, encode, refusal
+from loquent.engines.openai_wire import Body, Streamed, answer, encode, messages_of, refusal
 from loquent.engines.upstream import Server
 from loquent.ports.engine import Ask, Chunk
 
@@ -134,7 +134,7 @@ class OpenAI:
         return encode(
             Body(
                 model=self._model.id,
-                messages=ask.messages if ask.prompt is None else None,
+                messages=messages_of(ask.messages) if ask.prompt is None else None,
                 prompt=ask.prompt,
                 max_tokens=None if is_original else wanted.max_tokens,
                 max_completion_tokens=wanted.max_tokens if is_original else None,

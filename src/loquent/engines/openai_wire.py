@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -36,7 +37,7 @@ class Body(msgspec.Struct, omit_defaults=True):
     """What is asked, under OpenAI's names."""
 
     model: str
-    messages: tuple[Message, ...] | None = None
+    messages: Sequence[Mapping[str, Any]] | None = None
     prompt: str | None = None
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
@@ -47,6 +48,19 @@ class Body(msgspec.Struct, omit_defaults=True):
     response_format: Mapping[str, Any] | None = None
     stream: bool = False
     stream_options: Mapping[str, bool] | None = None
+
+
+def messages_of(messages: Sequence[Message]) -> list[Mapping[str, Any]]:
+    """Messages as OpenAI takes them: text alone, or in parts where there are pictures (data URLs)."""
+    return [_in_parts(each) if each.pictures else {"role": each.role, "content": each.content} for each in messages]
+
+
+def _in_parts(message: Message) -> Mapping[str, Any]:
+    parts: list[Mapping[str, Any]] = [{"type": "text", "text": message.content}] if message.content else []
+    for picture in message.pictures:
+        data = base64.b64encode(picture.data).decode("ascii")
+        parts.append({"type": "image_url", "image_url": {"url": f"data:{picture.media_type};base64,{data}"}})
+    return {"role": message.role, "content": parts}
 
 
 # gc=False: these hold no cycles, and a stream makes three of them for each event.

@@ -31,7 +31,7 @@ from loquent.domain.requests import NOTHING, Parameters
 from loquent.ports.engine import Chunk
 from loquent.ports.limiter import State
 from loquent.ports.queue import Queue
-from loquent.ports.store import Add, Page, Position, Remove, Store
+from loquent.ports.store import Add, Change, Page, Position, Remove, Store
 from loquent.services import limits, live
 from loquent.services.amend import amend
 from loquent.services.limits import Limits
@@ -69,6 +69,16 @@ class Wanted:
     streamed: bool = False
     key: Key | None = None
     rule: str = limits.GENERATIONS
+    needs: tuple[str, ...] = ()  # abilities of which the model has one; nothing: what the input wants
+    session: str | None = None  # of a turn: see Sessions
+    turn: int | None = None
+    upload: str | None = None  # the document or the image that it is about
+    beside: tuple[Change, ...] = ()  # written with it, all or none, before it runs
+
+    @property
+    def is_kept_first(self) -> bool:
+        """Whether it is on the record before it runs, for others to see; most answers are written at their end."""
+        return self.key is not None or self.turn is not None or bool(self.beside)
 
 
 @dataclass(slots=True)
@@ -128,8 +138,8 @@ class Generations:
         begun = await self._accept(who, wanted, FOREGROUND, offer)
         if begun.replayed:
             return begun
-        if wanted.key is not None:
-            await self._keep(who, wanted.key, begun)
+        if wanted.is_kept_first:
+            await self._keep(who, wanted, begun)
         if not begun.replayed:
             begun.live = Live(
                 offer,
@@ -137,7 +147,7 @@ class Generations:
                 begun.content,
                 wanted.parameters,
                 streamed=wanted.streamed,
-                saved=wanted.key is not None,
+                saved=wanted.is_kept_first,
             )
         return begun
 
@@ -145,7 +155,7 @@ class Generations:
         """Accept one as a job: it is durable when this returns, and will run to an end."""
         begun = await self._accept(who, wanted, BACKGROUND, self._offer(wanted))
         if not begun.replayed:
-            await self._keep(who, wanted.key, begun)
+            await self._keep(who, wanted, begun)
         if not begun.replayed:
             failpoints.passing("after-commit")
             await self._queue.ring(begun.generation.id)
@@ -291,13 +301,8 @@ class Generations:
     def _offer(self, wanted: Wanted) -> Offer:
         if wanted.kind == "summary":
             return self._models.pick_for_summary(wanted.model)
-        if "messages" in wanted.input:
-            return self._models.pick(wanted.model, CHAT)
-        return (
-            self._models.pick(wanted.model, TEXT)
-            if wanted.input.get("plain")
-            else self._models.pick(wanted.model, TEXT, CHAT)
-        )
+        needs = (CHAT,) if "messages" in wanted.input else (TEXT,) if wanted.input.get("plain") else (TEXT, CHAT)
+        return self._models.pick(wanted.model, *(wanted.needs or needs))
 
     async def _accept(self, who: Principal, wanted: Wanted, mode: str, offer: Offer) -> Begun:
         if wanted.key is not None and (known := await self._repeated(who, wanted.key)):
@@ -312,15 +317,19 @@ class Generations:
             parameters=wanted.parameters.asked(),
             text=wanted.text,
             due_at=later(now(), self._runner.pace.lease) if mode == FOREGROUND else None,
+            session=wanted.session,
+            turn=wanted.turn,
+            upload=wanted.upload,
         )
         content = Content(generation.id, 0, who.tenant, who.owner, wanted.input, "")
         return Begun(generation, content, limit=state)
 
-    async def _keep(self, who: Principal, key: Key | None, begun: Begun) -> None:
+    async def _keep(self, who: Principal, wanted: Wanted, begun: Begun) -> None:
         """Write what was accepted, with its key; where another request was first with the key, become its repeat."""
-        marks = [] if key is None else [_mark(who, key, begun.generation.id)]
+        key = wanted.key
+        beside = [*wanted.beside, *([Add(_mark(who, key, begun.generation.id))] if key else ())]
         try:
-            await Scoped(self._store, who).write(Add(begun.generation), Add(begun.content), *map(Add, marks))
+            await Scoped(self._store, who).write(Add(begun.generation), Add(begun.content), *beside)
             begun.generation, begun.content = evolve(begun.generation, version=1), evolve(begun.content, version=1)
         except Taken:
             known = await self._repeated(who, key) if key else None

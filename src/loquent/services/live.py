@@ -42,6 +42,7 @@ class Live:
         "steps_done",
         "stopped",
         "streamed",
+        "turns_left_out",
         "usage",
     )
 
@@ -68,6 +69,7 @@ class Live:
         self.steps = self.steps_done = 0
         self.finish_reason: str | None = None
         self.usage: Usage | None = None
+        self.turns_left_out: int | None = None
         self.spans: list[tuple[int, int]] = []
         self._chunks: list[Chunk] = []  # taken, not yet taken apart
         self._texts: list[str] = []
@@ -158,6 +160,7 @@ class Live:
             sources={"spans": self.spans} if self.spans else None,
             steps_done=self.steps_done,
             steps=self.steps,
+            turns_left_out=self.turns_left_out,
         )
 
     def written(self, generation: Generation, content: Content) -> None:
@@ -173,9 +176,9 @@ class Live:
         if status != COMPLETED and self.first_at is None:
             return Usage(0, 0, estimated=True)  # the engine never began
         asked = self.content.input
-        said = next((asked[name] for name in ("prompt", "text") if name in asked), None)
+        said = next((asked[name] for name in ("prompt", "text", "message") if name in asked), None)
         if said is None:
-            said = " ".join(each["content"] for each in asked["messages"])
+            said = " ".join(each["content"] for each in asked.get("messages", ()))
         return Usage(estimate_tokens(said), estimate_tokens(text), estimated=True)
 
     def _take_apart(self) -> None:

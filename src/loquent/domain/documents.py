@@ -1,0 +1,49 @@
+"""A document: a file that somebody uploaded, and the text that was read in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from loquent.domain.clock import Moment
+
+PREFIX = "doc"
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """An uploaded file. The original is a blob (see ``blob``), the text a record of its own (DocumentText)."""
+
+    id: str
+    version: int
+    tenant: str
+    owner: str
+    surface: str
+    name: str  # as its sender called it; never part of a path
+    kind: str  # what it really is: txt, md, pdf, docx
+    media_type: str
+    size: int  # bytes
+    sha256: str
+    characters: int  # of the text
+    pages: int | None
+    created_at: Moment
+
+    @property
+    def blob(self) -> str:
+        """The key of the original."""
+        return blob_of(self.id)
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentText:
+    """The text of a document, under its id; a record of its own so that lists never carry it."""
+
+    id: str
+    version: int
+    tenant: str
+    owner: str
+    text: str
+
+
+def blob_of(id: str) -> str:
+    """The key under which the original of that document is kept: made of the id, so that a sweep finds its record."""
+    return f"documents/{id}"
