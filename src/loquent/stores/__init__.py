@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Protocol
 
-from loquent.domain.errors import Misconfigured
+from loquent.ports.backends import named
 from loquent.ports.store import Store
 
 SCHEMES: Mapping[str, str] = {
@@ -16,7 +15,7 @@ SCHEMES: Mapping[str, str] = {
     "sqlite": "loquent.stores.sqlite:Sqlite",
     "dynamodb": "loquent.stores.dynamodb:DynamoDB",
 }
-"""Each scheme with the class that speaks it. ``sqlite+aiosqlite:`` and the like mean the scheme before the plus."""
+"""Each scheme with the class that speaks it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +40,7 @@ class Keeper(Store, Protocol):
 
 def connect(url: str, *, data_dir: Path) -> Keeper:
     """The store that a URL names, not yet open. Raises Misconfigured."""
-    scheme = url.partition(":")[0].partition("+")[0].lower()
-    if scheme not in SCHEMES or ":" not in url:
-        takes = ", ".join(f"{each}:" for each in SCHEMES)
-        raise Misconfigured(f"LOQUENT_STORE holds {_shown(url)!r}; it takes a URL that begins with one of {takes}")
-    module, _, name = SCHEMES[scheme].partition(":")
-    try:
-        store: Keeper = getattr(import_module(module), name)(url, data_dir)
-    except ModuleNotFoundError as error:
-        raise Misconfigured(
-            f"LOQUENT_STORE holds {_shown(url)!r}, which needs {error.name}: pip install 'loquent[{scheme}]'"
-        ) from error
+    store: Keeper = named(url, SCHEMES, "LOQUENT_STORE")(url, data_dir)
     return store
 
 
@@ -65,9 +54,3 @@ async def upgrade(url: str, data_dir: Path) -> Checked:
 async def check(url: str, data_dir: Path) -> Checked:
     """How the store at that URL stands."""
     return await connect(url, data_dir=data_dir).check()
-
-
-def _shown(url: str) -> str:
-    """The URL without a password in it."""
-    head, at, tail = url.rpartition("@")
-    return f"{head.partition('://')[0]}://…@{tail}" if at else url

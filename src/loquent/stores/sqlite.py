@@ -303,9 +303,16 @@ class Sqlite(Sql):
         if not self._path.exists():
             return Checked(None, HEAD, (f"{self._path} is not there yet: `loquent store upgrade` makes it",))
         with self._told(), closing(connection(self._path, {"busy_timeout": "5000", "query_only": "ON"})) as opened:
-            current = _revision(opened)
-            said = [line for (line,) in opened.execute("PRAGMA integrity_check(20)") if line != "ok"]
-        if current != HEAD:
+            try:
+                said = [line for (line,) in opened.execute("PRAGMA integrity_check(20)") if line != "ok"]
+                current = _revision(opened)
+            except sqlite3.DatabaseError as error:
+                if not getattr(error, "sqlite_errorname", "").startswith("SQLITE_CORRUPT"):
+                    raise
+                return Checked(None, HEAD, (f"{self._path} is damaged ({error}): restore it from a backup",))
+        if current is not None and current > HEAD:  # revisions are numbered
+            said.append(f"the schema is {current}, newer than this program knows ({HEAD}): use a newer Loquent")
+        elif current != HEAD:
             said.append(f"the schema is {current or 'empty'}: `loquent store upgrade` brings it to {HEAD}")
         return Checked(current, HEAD, tuple(said))
 
