@@ -41,8 +41,9 @@ check: $(VENV)/.dev  ## Check lint, form, types, floors and that the generated p
 bench: $(VENV)/.dev  ## Measure Loquent beside a bare proxy and the upstream itself
 	$(RUN)/python -m bench $(ARGS)
 
-chaos: $(VENV)/.dev  ## Kill and freeze servers under 2,000 jobs: none may be lost, none may have two results (ARGS="--seed 7")
+chaos: $(VENV)/.dev  ## Kill and freeze servers under 2,000 jobs and 300 uploads: none may be lost, none done twice (ARGS="--seed 7")
 	PYTHONPATH="$(CURDIR)/src:$(CURDIR)/tests" $(RUN)/python -m journeys.chaos --jobs 2000 --kills 200 --freezes 30 $(ARGS)
+	PYTHONPATH="$(CURDIR)/src:$(CURDIR)/tests" $(RUN)/python -m journeys.uploads --uploads 300 $(ARGS)
 
 docs: $(VENV)/.dev  ## Write the generated pages: the map, the settings, the routes, .env.example
 	$(RUN)/python docs/generate.py
@@ -57,8 +58,8 @@ model: $(VENV)/.serve  ## Fetch and verify the embedded model, once
 		$(RUN)/loquent models pull && mkdir -p "$(MODELS)" && touch "$(MODELS)/.pulled"; }
 
 lock: .venv-lock/.ready  ## Resolve the lock files anew (UPGRADE=1 takes the newest versions)
-	$(LOCK) pyproject.toml requirements/serve.in --extra llama --extra documents -o requirements/serve.lock
-	$(LOCK) pyproject.toml requirements/serve.in --all-extras --group dev -c requirements/serve.lock -o requirements/dev.lock
+	$(LOCK) pyproject.toml requirements/serve.in --extra llama --extra documents --extra ocr -o requirements/serve.lock
+	$(LOCK) pyproject.toml requirements/serve.in --extra all --group dev -c requirements/serve.lock -o requirements/dev.lock
 	$(LOCK) requirements/ministack.in -o requirements/ministack.lock
 
 clean:  ## Remove what the commands made, save your data

@@ -15,14 +15,14 @@ from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench import cold, embedded
+from bench import cold, embedded, history
 from bench.aims import verdicts
 from bench.report import Report, Result
 from bench.rounds import Rig
 from bench.rows import ROWS
 from bench.servers import pin
 
-PARTS = ("requests", "streams", "embedded", "cold")
+PARTS = ("requests", "streams", "embedded", "history", "cold")
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -45,6 +45,8 @@ def main() -> int:
             steps["rows"] = lambda: _rows(asked, parts, Path(folder), say)
         if "embedded" in parts:
             steps["embedded"] = lambda: embedded.run(Path(folder), asked.rounds, say)
+        if "history" in parts:
+            steps["history"] = lambda: history.run(Path(folder), asked.rounds, say)
         if "cold" in parts:
             steps["cold"] = lambda: ([cold.imports()], [])
         for name, step in steps.items():

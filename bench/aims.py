@@ -20,6 +20,11 @@ def verdicts(report: Report) -> Iterable[tuple[str, bool]]:
     tokens = report.against(loquent, "llama.cpp", "tokens_per_second", ratio, **embedded)
     yield from _least("tokens/s of llama.cpp's own server", 0.9, tokens)
     yield from _most("MB resident, idle, no model", 120, report.figure(loquent, "idle_mb", part="start"))
+    for where, what in (("first", "the first page"), ("anywhere", "a page from anywhere")):
+        page = report.against("1,000,000", "10,000", "p50_ms", ratio, part="history", where=where)
+        yield from _most(f"of {what} among 10,000 generations, among 1,000,000", 1.2, page)
+    turn = report.against("200", "2", "p50_ms", ratio, part="turn")
+    yield from _most("of a turn after 2 earlier ones, after 200", 1.2, turn)
     yield from _imports(report.results)
 
 

@@ -8,6 +8,12 @@ from statistics import median
 from typing import Any
 
 Result = dict[str, Any]
+GROWTH = (
+    ("history", "first", "the first page of 50, among generations"),
+    ("history", "anywhere", "a page of 50 from anywhere, among generations"),
+    ("turn", "earlier turns", "a chat's next turn, after earlier ones"),
+)
+"""What is measured on little and on much, and what its table is called."""
 QUIET = 0.05  # of the servers' core that other work may take
 
 
@@ -56,7 +62,8 @@ class Report:
 
     def lines(self) -> list[str]:
         """Everything, as plain text."""
-        parts = (self._requests, self._streams, self._servers, self._disk, self._embedded, self._imports, self._noise)
+        parts = (self._requests, self._streams, self._servers, self._disk, self._embedded)
+        parts += (self._growth, self._imports, self._noise)
         return [line for part in parts for line in part()]
 
     def _requests(self) -> Iterable[str]:
@@ -131,6 +138,22 @@ class Report:
             for row in self.names(**where)
         ]
         yield from drawn(f"{found[0]['streams']} embedded generations at once", self.names(**where), table)
+
+    def _growth(self) -> Iterable[str]:
+        for part, where, title in GROWTH:
+            names = self.names(part=part, where=where)
+            if not names:
+                continue
+            table = [["p50 ms", f"of {names[0]}", "p99 ms"]]
+            table += [
+                [
+                    show(self.figure(row, "p50_ms", part=part, where=where), ".2f"),
+                    show(self.against(row, names[0], "p50_ms", ratio, part=part, where=where), ".2f"),
+                    show(self.figure(row, "p99_ms", part=part, where=where), ".2f"),
+                ]
+                for row in names
+            ]
+            yield from drawn(title, names, table)
 
     def _imports(self) -> Iterable[str]:
         for each in self._found(part="import"):

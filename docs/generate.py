@@ -41,6 +41,7 @@ ROOMS = (  # what is not a floor, in the order shown; the first pattern that fit
 
 # What a file cannot say of itself in its first line.
 SAID = {
+    "tests/samples/env/*.env": "The .env file of a project of that family, as such projects have it",
     ".env.example": "Every setting with its default, ready to be copied to .env",
     ".gitignore": "What git leaves out",
     "LICENSE": "The MIT licence",
@@ -206,7 +207,8 @@ SURFACES = {
 NAMED = {"openapi": "The API's own document (OpenAPI)"}  # routes that the framework makes
 ROUTES = f"""\
 Every method and path that the server answers. *Known* callers are users, and anonymous callers where those are allowed
-(`LOQUENT_ANONYMOUS`); what a path then shows is theirs alone. `[/]`: with and without the slash. {MADE}"""
+(`LOQUENT_ANONYMOUS`); what a path then shows is theirs alone. Every path
+answers with a slash at its end, too. {MADE}"""
 
 
 def routes() -> str:
@@ -214,18 +216,13 @@ def routes() -> str:
     from fastapi.routing import iter_route_contexts
 
     from loquent.web.app import make_routes
-    from loquent.web.edge import BOTH_SPELLINGS
 
     listed: dict[str, dict[tuple[str, str], str]] = {title: {} for title in SURFACES.values()}
-    found = list(iter_route_contexts(make_routes(None).routes))
-    spelled = {route.path for route in found}
+    found = iter_route_contexts(make_routes(None).routes)
     for route in sorted(found, key=lambda route: str(route.path).rstrip("/")):
         title = next(title for module, title in SURFACES.items() if _module(route.endpoint).startswith(module))
         methods = " ".join(sorted((route.methods or {"GET"}) - {"HEAD"}))
-        path = str(route.path)
-        bare = path.rstrip("/") or "/"
-        twice = path.startswith(BOTH_SPELLINGS) or {bare, f"{bare}/"} <= spelled
-        shown = f"{bare}[/]" if twice else path
+        shown = str(route.path).rstrip("/") or "/"
         row = f"| {methods} | `{shown}` | {_who(route)} | {_cell(_what(route))} |"
         if _summary(route) or (shown, methods) not in listed[title]:
             listed[title][shown, methods] = row

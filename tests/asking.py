@@ -24,7 +24,8 @@ from loquent.wiring import Services
 
 HOST = ("host", "localhost")
 JSON = ("content-type", "application/json")
-UNLIMITED = {f"LOQUENT_LIMIT_{rule}": "1000000/minute" for rule in ("GENERATIONS", "SUMMARIES", "LOGINS")}
+RULES = ("GENERATIONS", "SUMMARIES", "LOGINS", "SESSIONS", "MESSAGES")
+UNLIMITED = {f"LOQUENT_LIMIT_{rule}": "1000000/minute" for rule in RULES}
 Headers = Sequence[tuple[str, str]]
 
 

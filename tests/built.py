@@ -31,6 +31,12 @@ name = "prompt-only"
 engine = "echo"
 id = "echo"
 abilities = ["text"]
+
+[[model]]
+name = "seer"
+engine = "echo"
+id = "echo"
+abilities = ["vision"]
 """
 ANN, BOB = Principal("default", "usr_ann", "ann"), Principal("default", "usr_bob", "bob")
 ANN_ELSEWHERE = Principal("other", "usr_ann", "ann")

@@ -9,16 +9,31 @@ from typing import Any
 from fastapi.routing import iter_route_contexts
 
 from loquent.web.app import make_routes
+from making import GENERATION, HELD
+from samples import pictures
 
-PUBLIC, KNOWN, OWNER = "public", "known", "owner"
-"""Anybody; any known caller; known callers, each for what is their own."""
+PUBLIC, KNOWN, OWNER, TOKEN = "public", "known", "owner", "token"
+"""Anybody; any known caller; known callers, each for what is their own; callers with a token, never anonymous ones."""
 
+PICTURE = pictures.plain("PNG")
 TEXT = "The harbour of the old town was built before anybody kept records. " * 3
 
 ACCESS: Mapping[tuple[str, str], str] = {
     ("GET", "/"): PUBLIC,
     ("GET", "/api/v1/docs"): PUBLIC,
     ("GET", "/api/v1/docs/"): PUBLIC,
+    ("GET", "/api/v1/documents"): KNOWN,
+    ("POST", "/api/v1/documents"): KNOWN,
+    ("GET", "/api/v1/documents/{id}"): OWNER,
+    ("DELETE", "/api/v1/documents/{id}"): OWNER,
+    ("POST", "/api/v1/documents/{id}/generations"): OWNER,
+    ("GET", "/api/v1/documents/{id}/original"): OWNER,
+    ("GET", "/api/v1/documents/{id}/text"): OWNER,
+    ("GET", "/api/v1/feedback"): KNOWN,
+    ("POST", "/api/v1/feedback"): KNOWN,
+    ("GET", "/api/v1/feedback/export"): KNOWN,
+    ("GET", "/api/v1/feedback/{id}"): OWNER,
+    ("DELETE", "/api/v1/feedback/{id}"): OWNER,
     ("GET", "/api/v1/generations"): KNOWN,
     ("POST", "/api/v1/generations"): KNOWN,
     ("GET", "/api/v1/generations/{id}"): OWNER,
@@ -29,10 +44,27 @@ ACCESS: Mapping[tuple[str, str], str] = {
     ("GET", "/api/v1/health/detailed"): PUBLIC,
     ("GET", "/api/v1/health/live"): PUBLIC,
     ("GET", "/api/v1/health/ready"): PUBLIC,
+    ("GET", "/api/v1/history"): KNOWN,
+    ("GET", "/api/v1/history/export"): KNOWN,
+    ("GET", "/api/v1/images"): KNOWN,
+    ("POST", "/api/v1/images"): KNOWN,
+    ("GET", "/api/v1/images/{id}"): OWNER,
+    ("DELETE", "/api/v1/images/{id}"): OWNER,
+    ("POST", "/api/v1/images/{id}/generations"): OWNER,
+    ("GET", "/api/v1/images/{id}/original"): OWNER,
     ("GET", "/api/v1/models"): KNOWN,
     ("GET", "/api/v1/openapi.json"): PUBLIC,
     ("GET", "/api/v1/redoc"): PUBLIC,
     ("GET", "/api/v1/redoc/"): PUBLIC,
+    ("GET", "/api/v1/sessions"): KNOWN,
+    ("POST", "/api/v1/sessions"): KNOWN,
+    ("GET", "/api/v1/sessions/{id}"): OWNER,
+    ("PATCH", "/api/v1/sessions/{id}"): OWNER,
+    ("DELETE", "/api/v1/sessions/{id}"): OWNER,
+    ("GET", "/api/v1/sessions/{id}/turns"): OWNER,
+    ("POST", "/api/v1/sessions/{id}/turns"): OWNER,
+    ("POST", "/api/v1/sessions/{id}/regenerate"): OWNER,
+    ("POST", "/api/v1/sessions/{id}/stop"): OWNER,
     ("GET", "/api/v1/summaries"): KNOWN,
     ("POST", "/api/v1/summaries"): KNOWN,
     ("POST", "/api/v1/summaries/files"): KNOWN,
@@ -40,10 +72,25 @@ ACCESS: Mapping[tuple[str, str], str] = {
     ("POST", "/api/v1/token"): PUBLIC,
     ("POST", "/api/v1/users"): PUBLIC,
     ("GET", "/api/v1/users/me"): KNOWN,
+    ("POST", "/auth/login"): PUBLIC,
+    ("POST", "/auth/register"): PUBLIC,
+    ("POST", "/chat"): KNOWN,
     ("GET", "/docs"): PUBLIC,
     ("GET", "/docs/"): PUBLIC,
+    ("POST", "/feedback"): KNOWN,
+    ("GET", "/getdoc/allResponses"): KNOWN,
+    ("GET", "/getdoc/responsedetails"): KNOWN,
+    ("POST", "/getdoc/uploadfile"): KNOWN,
     ("GET", "/metrics"): PUBLIC,
+    ("PUT", "/models"): TOKEN,
+    ("POST", "/session/initialize_session"): KNOWN,
     ("GET", "/static/{asked}/{name:path}"): PUBLIC,
+    ("GET", "/text_generations"): TOKEN,
+    ("POST", "/text_generations"): TOKEN,
+    ("POST", "/token"): PUBLIC,
+    ("GET", "/upload/history"): TOKEN,
+    ("POST", "/upload/image"): TOKEN,
+    ("POST", "/users"): PUBLIC,
     ("POST", "/v1/chat/completions"): KNOWN,
     ("POST", "/v1/completions"): KNOWN,
     ("GET", "/v1/models"): KNOWN,
@@ -52,19 +99,47 @@ ACCESS: Mapping[tuple[str, str], str] = {
 """The access matrix. A route without a row here fails the tests, and so does a row without its route."""
 
 SAMPLES: Mapping[str, dict[str, Any]] = {
+    "/api/v1/documents/{id}/generations": {"instruction": "What is it about?", "model": "echo"},
+    "/api/v1/feedback": {"generation_id": GENERATION, "thumb": "up", "comment": "very good"},
     "/api/v1/generations": {"prompt": "one two three"},
+    "/api/v1/images/{id}/generations": {"prompt": "What is it about?", "model": "seer"},
+    "/api/v1/sessions": {"title": "Boats"},
+    "/api/v1/sessions/{id}/regenerate": {"model": "echo"},
+    "/api/v1/sessions/{id}/turns": {"message": "one two three"},
     "/api/v1/summaries": {"text": TEXT},
     "/api/v1/users": {"username": "carol", "password": "a long enough one"},
+    "/auth/login": {"username": "carol", "password": "a long enough one"},
+    "/auth/register": {"username": "erin", "email": "erin@example.org", "password": "a long enough one"},
+    "/chat": {"session_id": HELD, "role": "user", "content": "one two three"},
+    "/feedback": {"session_id": HELD, "feedback": "very good"},
+    "/text_generations": {"prompt": "one two three"},
+    "/users": {"username": "dora", "password": "a long enough one"},
     "/v1/chat/completions": {"model": "echo", "messages": [{"role": "user", "content": "one two three"}]},
     "/v1/completions": {"model": "echo", "prompt": "one two three"},
 }
-"""A body that is good, for each path that takes JSON."""
+"""A body that is good, for each path whose POST takes JSON, but for what it names: see making.filled."""
 
-FORMS: Mapping[str, Mapping[str, str]] = {
+CHANGES: Mapping[str, dict[str, Any]] = {
+    "/api/v1/sessions/{id}": {"title": "Ships"},
+}
+"""The same for each path whose PATCH takes JSON."""
+
+FORMS: Mapping[str, Mapping[str, str | bytes]] = {
     "/api/v1/token": {"username": "carol", "password": "a long enough one"},
+    "/api/v1/documents": {"file": TEXT},
+    "/api/v1/images": {"file": PICTURE},
     "/api/v1/summaries/files": {"file": TEXT},
+    "/getdoc/uploadfile": {"file": TEXT},
+    "/token": {"username": "carol", "password": "a long enough one"},
+    "/upload/image": {"file": PICTURE},
 }
 """The fields of a form that is good, for each path that takes one; ``file`` is a file."""
+
+DETAILS: Mapping[str, str] = {
+    **dict.fromkeys(("/users", "/token", "/models", "/text_generations"), r"\[E\d{3}\] .+|Not authenticated"),
+    **dict.fromkeys(("/session", "/chat", "/feedback", "/getdoc", "/auth", "/upload"), ".+"),
+}
+"""The beginnings of the families' paths whose errors are ``{"detail": text}``, with what the text is like."""
 
 
 def routes() -> set[tuple[str, str]]:
@@ -79,6 +154,11 @@ def routes() -> set[tuple[str, str]]:
 def document() -> dict[str, Any]:
     """The OpenAPI document."""
     return make_routes(None).openapi()
+
+
+def sample(method: str, path: str) -> dict[str, Any] | None:
+    """A good body for that method there; None where it takes no JSON."""
+    return {"POST": SAMPLES, "PATCH": CHANGES}.get(method, {}).get(path)
 
 
 def taking(media: str) -> dict[str, dict[str, Any]]:

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping
+from dataclasses import Field, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from loquent.domain.errors import Misconfigured
 from loquent.domain.kinds import (
+    DATABASE,
     FILE,
     FLAG,
     FOLDER,
+    HOSTS,
     HTTP,
+    LEVEL,
+    LOGGERS,
     NAMES,
+    NETWORKS,
     SECRET,
     TEXT,
     WINDOWS,
+    Networks,
     Windows,
     number,
     one_of,
@@ -29,6 +35,13 @@ from loquent.domain.kinds import (
 
 SERVER, DATA, ACCESS, MODELS = "Server", "Data", "Access", "Models"
 LIMITS, JOBS, KEEPING, SEEING = "Limits", "Jobs", "Retention", "Logs and metrics"
+
+LATER = frozenset(("postgresql", "postgres", "mongodb", "redis", "rediss", "amqp", "amqps", "pyamqp", "s3"))
+"""Backends that a family's own variable may name though this version does not carry them: told, and passed over."""
+WRITTEN = {"AWS_BUCKET_NAME": "s3://{}"}
+"""What stands in such a variable, as a URL."""
+ELSEWHERE = {"CELERY_RESULT_BACKEND": "results are kept with the records"}
+"""Variables of the families that have no place here, and why they need none."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +63,20 @@ class Settings:
     )
     allowed_hosts: tuple[str, ...] = setting(
         (),
-        NAMES,
-        "Host names that requests may carry; * is any. A server on loopback takes only loopback names by default.",
+        HOSTS,
+        "Host names that requests may carry. A server on loopback takes only loopback names by default.",
         env="LOQUENT_ALLOWED_HOSTS",
         aliases=("ALLOWED_HOSTS",),
         group=SERVER,
         shown_default="loopback names on loopback, otherwise any",
+    )
+    trusted_proxies: Networks = setting(
+        (),
+        NETWORKS,
+        "Proxies that are believed when they say, by X-Forwarded-For or Forwarded, from where a request comes.",
+        env="LOQUENT_TRUSTED_PROXIES",
+        group=SERVER,
+        shown_default="none",
     )
     max_body: int = setting(
         1_000_000,
@@ -98,19 +119,70 @@ class Settings:
         url("sqlite", "memory", "dynamodb"),
         "Where records are kept.",
         env="LOQUENT_STORE",
-        aliases=("DATABASE_URL",),
+        aliases=("DATABASE_URL", "MONGO_URI"),
         group=DATA,
-        shown_default="sqlite:///{LOQUENT_DATA_DIR}/loquent.db",
+        shown_default="sqlite:///{LOQUENT_DATA_DIR}/{DB_NAME}",
     )
-    queue: str = setting("local:", url("local"), "How workers are told of jobs.", env="LOQUENT_QUEUE", group=DATA)
-    limiter: str = setting("memory:", url("memory"), "Where rates are counted.", env="LOQUENT_LIMITER", group=DATA)
+    db_name: str = setting(
+        "loquent.db",
+        DATABASE,
+        "The name of the SQLite file in the data folder, or a path from there.",
+        env="DB_NAME",
+        group=DATA,
+    )
+    queue: str = setting(
+        "local:",
+        url("local"),
+        "How workers are told of jobs.",
+        env="LOQUENT_QUEUE",
+        aliases=("CELERY_BROKER_URL",),
+        group=DATA,
+    )
+    limiter: str = setting(
+        "memory:",
+        url("memory"),
+        "Where rates are counted.",
+        env="LOQUENT_LIMITER",
+        aliases=("REDIS_URL",),
+        group=DATA,
+    )
     blobs: str = setting(
         "",
         url("file"),
         "Where uploaded files are kept.",
         env="LOQUENT_BLOBS",
+        aliases=("AWS_BUCKET_NAME",),
         group=DATA,
         shown_default="file:///{LOQUENT_DATA_DIR}/blobs",
+    )
+    aws_region: str = setting(
+        "",
+        TEXT,
+        "The region of a backend at AWS, where its URL names none.",
+        env="AWS_REGION",
+        aliases=("REGION_NAME",),
+        group=DATA,
+        shown_default="as the AWS library finds it",
+    )
+    aws_key_id: str = setting(
+        "",
+        TEXT,
+        "The key to backends at AWS.",
+        env="AWS_ACCESS_KEY_ID",
+        aliases=("AWSAccessKeyId",),
+        group=DATA,
+        secret=True,
+        shown_default="as the AWS library finds it",
+    )
+    aws_secret_key: str = setting(
+        "",
+        TEXT,
+        "The secret of that key.",
+        env="AWS_SECRET_ACCESS_KEY",
+        aliases=("AWSSecretKey",),
+        group=DATA,
+        secret=True,
+        shown_default="as the AWS library finds it",
     )
 
     secret: str = setting(
@@ -142,7 +214,7 @@ class Settings:
     anonymous: str = setting(
         "auto",
         one_of("auto", "on", "off"),
-        "Whether callers without an account are served; auto: only where the server listens on loopback.",
+        "Whether callers without an account are served; auto: only on loopback, and behind no proxy.",
         env="LOQUENT_ANONYMOUS",
         group=ACCESS,
     )
@@ -173,6 +245,22 @@ class Settings:
         env="LOQUENT_MODEL",
         group=MODELS,
         shown_default="the first row that can chat",
+    )
+    text_model: str = setting(
+        "",
+        TEXT,
+        "The model that goes on from a prompt for the textgen family; a name that is no model's here is passed over.",
+        env="MODEL_NAME",
+        group=MODELS,
+        shown_default="the one of LLM_ID, otherwise LOQUENT_MODEL",
+    )
+    llm_id: str = setting(
+        "",
+        TEXT,
+        "The same by the model's id, as at Hugging Face; one that is no model's here is passed over.",
+        env="LLM_ID",
+        group=MODELS,
+        shown_default="none",
     )
     summary_model: str = setting(
         "extractive",
@@ -319,14 +407,14 @@ class Settings:
     rate_per_minute: int = setting(
         0,
         whole(0, 1_000_000_000),
-        "Where set, the rate a minute of both rules above.",
+        "Where set, how many generations a minute one caller may ask for, and how many summaries.",
         env="RATE_LIMIT_PER_MINUTE",
         group=LIMITS,
     )
     rate_per_hour: int = setting(
         0,
         whole(0, 1_000_000_000),
-        "Where set, the rate an hour of both rules above.",
+        "Where set, how many generations an hour one caller may ask for, and how many summaries.",
         env="RATE_LIMIT_PER_HOUR",
         group=LIMITS,
     )
@@ -434,18 +522,58 @@ class Settings:
     )
 
     log_level: str = setting(
-        "INFO",
-        one_of("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"),
+        "",
+        LEVEL,
         "What is logged.",
         env="LOQUENT_LOG_LEVEL",
         aliases=("LOG_LEVEL",),
         group=SEEING,
+        shown_default="INFO; DEBUG where DEBUG is on",
+    )
+    debug: bool = setting(False, FLAG, "Whether everything is logged.", env="DEBUG", group=SEEING)
+    log_levels: tuple[tuple[str, str], ...] = setting(
+        (),
+        LOGGERS,
+        "Levels of single loggers; loquent.sql says at DEBUG what the database is asked.",
+        env="LOQUENT_LOG_LEVELS",
+        group=SEEING,
+        shown_default="none",
+    )
+    disable_loggers: tuple[str, ...] = setting(
+        (),
+        NAMES,
+        "Loggers that say nothing.",
+        env="DISABLE_LOGGERS",
+        group=SEEING,
+        shown_default="none",
     )
     log_format: str = setting(
         "auto",
         one_of("auto", "json", "text"),
         "The form of the log; auto: text on a terminal, JSON elsewhere.",
         env="LOQUENT_LOG_FORMAT",
+        group=SEEING,
+    )
+    log_file: str = setting(
+        "",
+        TEXT,
+        "A file that the server and workers log to, as JSON, beside standard output; off: none.",
+        env="LOQUENT_LOG_FILE",
+        group=SEEING,
+        shown_default="{LOQUENT_DATA_DIR}/app.log",
+    )
+    log_file_size: int = setting(
+        10_000_000,
+        whole(1_000, 1_000_000_000_000),
+        "Bytes after which that file is rotated away.",
+        env="LOQUENT_LOG_FILE_SIZE",
+        group=SEEING,
+    )
+    log_files: int = setting(
+        5,
+        whole(1, 1_000),
+        "Files that were rotated away and are kept: app.log.1, the newest, and on.",
+        env="LOQUENT_LOG_FILES",
         group=SEEING,
     )
     log_content: bool = setting(
@@ -461,12 +589,22 @@ class Settings:
     @property
     def log_number(self) -> int:
         """The level as the standard library counts it."""
-        return logging.getLevelNamesMapping()[self.log_level]
+        return logging.getLevelNamesMapping()[self.log_level or ("DEBUG" if self.debug else "INFO")]
+
+    @property
+    def log_path(self) -> Path | None:
+        """The file that is logged to; None where there is none."""
+        if self.log_file.lower() == "off":
+            return None
+        return Path(self.log_file).expanduser() if self.log_file else self.data_dir / "app.log"
 
     @property
     def store_url(self) -> str:
         """The store's URL, the default worked out."""
-        return self.store or f"sqlite:///{self.data_dir.absolute() / 'loquent.db'}"
+        if self.store.startswith("dynamodb:") and self.aws_region and "?" not in self.store:
+            return f"{self.store}?region={self.aws_region}"
+        name = self.db_name if Path(self.db_name).suffix else f"{self.db_name}.db"
+        return self.store or f"sqlite:///{self.data_dir.absolute() / name}"
 
     @property
     def blobs_url(self) -> str:
@@ -486,7 +624,8 @@ class Settings:
     @property
     def takes_anonymous(self) -> bool:
         """Whether callers without an account are served."""
-        return self.anonymous == "on" or (self.anonymous == "auto" and self.is_loopback)
+        is_private = self.is_loopback and not self.trusted_proxies
+        return self.anonymous == "on" or (self.anonymous == "auto" and is_private)
 
     @property
     def host_names(self) -> tuple[str, ...]:
@@ -501,8 +640,8 @@ def read(environ: Mapping[str, str]) -> Settings:
     """
     values: dict[str, Any] = {}
     for each in fields(Settings):
-        for name in (each.metadata["env"], *each.metadata["aliases"]):
-            if text := environ.get(name, "").strip():
+        for name, text in _said(each, environ):
+            if not _is_for_later(each, name, text):
                 values[each.name] = _value(name, text, each.metadata)
                 break
     found = Settings(**values)
@@ -511,6 +650,40 @@ def read(environ: Mapping[str, str]) -> Settings:
             f"MIN_TEXT_LENGTH holds {found.min_text}; it takes at most MAX_TEXT_LENGTH, {found.max_text}"
         )
     return found
+
+
+def passed_over(environ: Mapping[str, str]) -> list[str]:
+    """A line for each variable of a family that names what this version does not carry: what is used in its place."""
+    found = read(environ)
+    used = {
+        "store": f"records are kept in {found.store_url.partition('?')[0]}",
+        "queue": f"workers are told of jobs by {found.queue}",
+        "limiter": f"rates are counted in {found.limiter}",
+        "blobs": f"uploaded files are kept in {found.blobs_url}",
+    }
+    return [
+        f"{name} names {_scheme(text)}, which this version does not carry; instead {used[each.name]}"
+        for each in fields(Settings)
+        for name, text in _said(each, environ)
+        if _is_for_later(each, name, text)
+    ] + [f"{name} is not used: {why}" for name, why in ELSEWHERE.items() if environ.get(name, "").strip()]
+
+
+def _said(field: Field[Any], environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """The names of a setting that hold something, with what they hold."""
+    for name in (field.metadata["env"], *field.metadata["aliases"]):
+        if text := environ.get(name, "").strip():
+            yield name, WRITTEN.get(name, "{}").format(text)
+
+
+def _is_for_later(field: Field[Any], name: str, text: str) -> bool:
+    meta, scheme = field.metadata, _scheme(text)
+    schemes: tuple[str, ...] = meta["kind"].schemes
+    return bool(schemes) and name != meta["env"] and scheme in LATER and scheme not in schemes
+
+
+def _scheme(text: str) -> str:
+    return text.partition(":")[0].partition("+")[0].lower()
 
 
 def _value(name: str, text: str, meta: Mapping[str, Any]) -> Any:

@@ -14,33 +14,78 @@ from typing import IO, Any
 
 from dotenv import dotenv_values
 
-from loquent import engines, limiters, queues, readers, settings, stores
+from loquent import blobs, engines, limiters, queues, readers, settings, stores
 from loquent.domain import failpoints
-from loquent.domain.errors import Misconfigured
+from loquent.domain.errors import Misconfigured, NotFound
 from loquent.domain.kinds import SECRET_BYTES
-from loquent.domain.models import CHAT, JSON_SCHEMA, TEXT, Model, from_rows
+from loquent.domain.log import Log
+from loquent.domain.models import BOOLEAN, CHAT, JSON_SCHEMA, TEXT, VISION, Model, from_rows
 from loquent.domain.requests import Parameters
+from loquent.ports.blobs import Blobs
 from loquent.ports.limiter import Rate
 from loquent.ports.queue import Queue
 from loquent.ports.store import Store
 from loquent.services import limits
 from loquent.services.accounts import Accounts
+from loquent.services.documents import Documents
+from loquent.services.feedback import Feedbacks
 from loquent.services.generations import Generations
 from loquent.services.health import Health
+from loquent.services.history import History
+from loquent.services.images import Images, about_images
 from loquent.services.jobs import Worker
 from loquent.services.limits import Limits
 from loquent.services.models import Models, Offer
 from loquent.services.passwords import Passwords
-from loquent.services.recipes import RECIPES
+from loquent.services.presets import Presets
+from loquent.services.recipes import RECIPES, about_documents
+from loquent.services.retention import Retention, Rules
 from loquent.services.runner import Pace, Runner
+from loquent.services.sessions import Sessions
 from loquent.services.summaries import Summaries
 from loquent.services.tokens import Tokens
+from loquent.services.turns import Turns
 from loquent.settings import Settings
+
+AWS = {"aws_key_id": "AWS_ACCESS_KEY_ID", "aws_secret_key": "AWS_SECRET_ACCESS_KEY"}
+"""Settings that the AWS library wants to find in the environment, under these names."""
+
+PREDICTOR = "image-predictor"
+"""What the model of IMAGE_MODEL_URL is called."""
+
+ML, ML_SECONDS = "ml", 50.0
+"""What the model of ML_URL is called, and the seconds that it has: the documents family's own."""
 
 
 def load_settings(environ: Mapping[str, str] | None = None, folder: Path = Path()) -> Settings:
     """The settings of this process: its environment, over a ``.env`` file in the folder. Raises Misconfigured."""
-    return settings.read(environment(environ, folder))
+    known = environment(environ, folder)
+    found = settings.read(known)
+    if found.store.startswith("dynamodb:"):
+        for name in ("aws_key_id", "aws_secret_key"):  # the AWS library reads the process's own environment alone
+            if value := getattr(found, name):
+                os.environ.setdefault(AWS[name], value)
+    return found
+
+
+def warn(services: Services, environ: Mapping[str, str] | None = None, folder: Path = Path()) -> None:
+    """Log a line for each variable that is set and passed over: what it names, and what is used in its place."""
+    passed_over = settings.passed_over(environment(environ, folder))
+    for line in (*passed_over, *unknown_models(services.settings, services.models)):
+        Log("loquent.settings").warning(line)
+
+
+def unknown_models(found: Settings, models: Models) -> list[str]:
+    """A line for each variable of the textgen family that names no model of this deployment."""
+    try:
+        used = f"{models.text_offer().model.name} goes on from prompts instead"
+    except NotFound:
+        used = "no model goes on from prompts"
+    return [
+        f"{name} holds {value!r}, which is no model here; {used}"
+        for name, value in (("MODEL_NAME", found.text_model), ("LLM_ID", found.llm_id))
+        if value and not _called(models.rows(), value)
+    ]
 
 
 def environment(environ: Mapping[str, str] | None = None, folder: Path = Path()) -> dict[str, str]:
@@ -60,15 +105,23 @@ class Services:
 
     settings: Settings
     store: Store
+    blobs: Blobs
     queue: Queue
     models: Models
     accounts: Accounts
     tokens: Tokens
     passwords: Passwords
+    presets: Presets
     limits: Limits
     runner: Runner
     generations: Generations
     summaries: Summaries
+    documents: Documents
+    images: Images
+    sessions: Sessions
+    history: History
+    feedbacks: Feedbacks
+    retention: Retention
     worker: Worker
     health: Health
     _lock: IO[bytes] | None = None
@@ -77,25 +130,30 @@ class Services:
         """Connect, load models in the background, and (``works``) begin to take jobs."""
         alone = self._lock_folder()
         await self.store.open()
+        await self.blobs.open()
         await self.queue.open()
         await self.limits.limiter.open()
         await self.models.open()
         await self.runner.open()
         if works:
             await self.worker.open(alone=alone)
+            await self.retention.open()
 
     async def drain(self, seconds: float) -> None:
         """Take no more jobs, hand back those that run, and let the rest end within that many seconds."""
+        await self.retention.close()
         await self.worker.close()
         await self.runner.drain(seconds)
 
     async def close(self) -> None:
         """Take no more work, end what runs, write what there is, let go."""
+        await self.retention.close()
         await self.worker.close()
         await self.runner.close()
         await self.models.close()
         await self.limits.limiter.close()
         await self.queue.close()
+        await self.blobs.close()
         await self.store.close()
         self.passwords.close()
         if self._lock is not None:
@@ -126,30 +184,42 @@ def build(found: Settings) -> Services:
         raise Misconfigured(f"LOQUENT_DATA_DIR holds {str(found.data_dir)!r}; it takes a folder: {error}") from error
     failpoints.arm(found.failpoints)
     store = stores.connect(found.store_url, data_dir=found.data_dir)
+    files = blobs.connect(found.blobs_url)
     queue = queues.connect(found.queue)
     models = build_models(found)
     tokens = Tokens(found.secret or _own_secret(found.data_dir), minutes=found.token_minutes)
     passwords = Passwords(threads=found.password_threads)
     rules = Limits(limiters.connect(found.limiter), _rules(found))
     pace = Pace(lease=found.lease_seconds, checkpoint=found.checkpoint_seconds, max_attempts=found.max_attempts)
-    runner = Runner(store, RECIPES, pace)
+    turns = Turns(store, lambda id: runner.lives.get(id))
+    uploads = {"document": about_documents(store), "image": about_images(store, files)}
+    runner = Runner(store, {**RECIPES, **uploads, "chat": turns.answer}, pace)
     generations = Generations(store, models, rules, runner, queue)
     reader = readers.connect(max_bytes=found.max_upload, max_characters=found.max_file_text)
+    pictures = readers.picture_cleaner(max_bytes=found.max_upload, max_pixels=found.max_pixels)
     bounds = (found.min_text, found.max_text)
     return Services(
         settings=found,
         store=store,
+        blobs=files,
         queue=queue,
         models=models,
         accounts=Accounts(store, tokens, passwords, takes_anonymous=found.takes_anonymous),
         tokens=tokens,
         passwords=passwords,
+        presets=Presets(store),
         limits=rules,
         runner=runner,
         generations=generations,
         summaries=Summaries(generations, models, rules, reader, bounds=bounds, most_in_file=found.max_file_text),
+        documents=Documents(store, files, reader, generations, models, rules, model=_document_model(found, models)),
+        images=Images(store, files, pictures, generations, models, rules),
+        sessions=Sessions(store, models, rules, generations, minutes=found.session_minutes),
+        history=History(store),
+        feedbacks=Feedbacks(store),
+        retention=_retention(found, store, files),
         worker=Worker(store, runner, models, queue, slots=found.job_slots, sweep_seconds=found.sweep_seconds),
-        health=Health(store, models),
+        health=Health(store, files, models),
     )
 
 
@@ -164,8 +234,14 @@ def model_rows(found: Settings) -> list[Model]:
     except tomllib.TOMLDecodeError as error:
         raise Misconfigured(f"{where} is not TOML: {error}") from error
     models = from_rows(rows, where)
+    if found.models is None and not engines.is_installed("ocr"):
+        models = [model for model in models if model.engine != "ocr"]
+    if found.image_model_url and all(model.name != PREDICTOR for model in models):
+        models.append(_predictor_row(found))
     if found.openai_api_key and all(model.name != found.openai_model for model in models):
         models.insert(0, _openai_row(found))
+    if found.ml_url and all(model.name != ML for model in models):
+        models.append(_ml_row(found))
     return models
 
 
@@ -185,7 +261,9 @@ def build_models(found: Settings) -> Models:
         keys=keys,
     )
     offers = [Offer(row, engines.connect(row, options)) for row in rows]
-    models = Models(offers, default=found.model, summary=found.summary_model)
+    text = _called(rows, found.text_model) or _called(rows, found.llm_id)
+    image = _image_model(found, rows)
+    models = Models(offers, default=found.model, summary=found.summary_model, text=text, image=image)
     for name, env in ((found.model, "LOQUENT_MODEL"), (found.summary_model, "LOQUENT_SUMMARY_MODEL")):
         if name and name not in models.offers:
             if env == "LOQUENT_SUMMARY_MODEL" and name == "extractive":
@@ -193,6 +271,39 @@ def build_models(found: Settings) -> Models:
                 continue
             raise Misconfigured(f"{env} holds {name!r}; it takes one of: {', '.join(models.offers)}")
     return models
+
+
+def _called(rows: list[Model], wanted: str) -> str:
+    """The name of the row that goes by that name or id; empty where there is none."""
+    return next((row.name for row in rows if wanted and wanted in (row.name, row.id)), "")
+
+
+def _image_model(found: Settings, rows: list[Model]) -> str:
+    """The model that sees images where none is named; empty: the first row that can."""
+    name = found.image_model
+    able = [row.name for row in rows if VISION in row.abilities]
+    if name and name not in able:
+        some = f"it takes one of: {', '.join(able)}" if able else "there is no model with the ability vision"
+        raise Misconfigured(f"LOQUENT_IMAGE_MODEL holds {name!r}; {some}")
+    return name or (PREDICTOR if found.image_model_url else "")
+
+
+def _predictor_row(found: Settings) -> Model:
+    abilities = frozenset((VISION, BOOLEAN))
+    return Model(name=PREDICTOR, engine="http_image", id=PREDICTOR, abilities=abilities, url=found.image_model_url)
+
+
+def _ml_row(found: Settings) -> Model:
+    abilities = frozenset((TEXT,))
+    return Model(name=ML, engine="http_text", id=ML, abilities=abilities, url=found.ml_url, timeout=ML_SECONDS)
+
+
+def _document_model(found: Settings, models: Models) -> str:
+    """The model that answers about documents where none is named."""
+    name = found.document_model
+    if name and name not in models.offers:
+        raise Misconfigured(f"LOQUENT_DOCUMENT_MODEL holds {name!r}; it takes one of: {', '.join(models.offers)}")
+    return name or (ML if found.ml_url else models.summary)
 
 
 def _openai_row(found: Settings) -> Model:
@@ -207,17 +318,37 @@ def _openai_row(found: Settings) -> Model:
     )
 
 
+def _retention(found: Settings, store: Store, files: Blobs) -> Retention:
+    rules = Rules(
+        sessions=found.keep_sessions,
+        generations=found.keep_generations,
+        uploads=found.keep_uploads,
+        logs=found.keep_logs,
+        session_minutes=found.session_minutes,
+        blob_grace=found.blob_grace_seconds,
+        share=found.sweep_share,
+    )
+    return Retention(store, files, rules, log_path=found.log_path, seconds=found.retention_seconds)
+
+
 def _rules(found: Settings) -> dict[str, tuple[Rate, ...]]:
-    """The rates of each rule; the two plain variables, where set, rule both kinds of work."""
-    plain = ((found.rate_per_minute, 60), (found.rate_per_hour, 3600))
-    ruled = tuple(Rate(count, seconds) for count, seconds in plain if count)
+    """The rates of each rule; the two plain variables, where set, are the minute and the hour of both kinds of work."""
+    plain = {seconds: count for count, seconds in ((found.rate_per_minute, 60), (found.rate_per_hour, 3600)) if count}
     own = {
         limits.GENERATIONS: found.limit_generations,
         limits.SUMMARIES: found.limit_summaries,
         limits.LOGINS: found.limit_logins,
+        limits.SESSIONS: found.limit_sessions,
+        limits.MESSAGES: found.limit_messages,
     }
-    rules = {rule: tuple(Rate(count, seconds) for count, seconds in windows) for rule, windows in own.items()}
-    return rules | ({limits.GENERATIONS: ruled, limits.SUMMARIES: ruled} if ruled else {})
+    ruled = (limits.GENERATIONS, limits.SUMMARIES)
+    return {
+        rule: tuple(
+            Rate(count, seconds)
+            for seconds, count in ({each[1]: each[0] for each in windows} | (plain if rule in ruled else {})).items()
+        )
+        for rule, windows in own.items()
+    }
 
 
 def _own_secret(data_dir: Path) -> str:

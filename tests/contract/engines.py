@@ -31,7 +31,7 @@ class Contender:
     row: Mapping[str, Any]
     does: frozenset[str]
     long: str  # a prompt that it has much to say to
-    needs: str | None = None  # a fixture: "weights" or "server"
+    needs: str | None = None  # a fixture: "weights", "server", "messages", "generator" or "gpt2"
     marks: tuple[pytest.MarkDecorator, ...] = field(default=(), repr=False)
 
 
@@ -52,6 +52,29 @@ CONTENDERS = (
     Contender("extractive", {"engine": "extractive", "id": "extractive"}, frozenset((CHAT, TEXT, SAME)), TALE * 200),
     Contender("llama", {"engine": "llama", "id": WEIGHTS}, ALL, LONG, "weights", REAL),
     Contender("openai", {"engine": "openai", "id": "small", "key_env": "KEY"}, ALL, LONG, "server", REAL),
+    Contender(
+        "transformers",
+        {"engine": "transformers", "id": "gpt2"},
+        frozenset((CHAT, TEXT, COUNTS, SAME, BOUNDED)),
+        LONG,
+        "gpt2",
+        (pytest.mark.xdist_group("transformers"),),
+    ),
+    Contender(
+        "http_text",
+        {"engine": "http_text", "id": "any", "key_env": "KEY"},
+        frozenset((CHAT, TEXT, SAME)),
+        f"{TALE} [slow 0.05]",
+        "generator",
+    ),
+    Contender("ocr", {"engine": "ocr", "id": "ocr", "abilities": frozenset(("vision",))}, frozenset(), TALE),
+    Contender(
+        "anthropic",
+        {"engine": "anthropic", "id": "echo", "key_env": "KEY", "abilities": frozenset(("chat", "json_schema"))},
+        ALL - {TEXT},
+        f"{TALE} [words 2000] [slow 0.01]",
+        "messages",
+    ),
 )
 
 

@@ -11,11 +11,14 @@ from typing import Any
 
 import pytest
 
+from anthropic_server import anthropic_server
+from generator_server import generator_server
 from loquent.domain.errors import ContextOverflow, Invalid, ModelLoading
-from loquent.domain.models import Model
-from loquent.domain.requests import Message, Parameters
+from loquent.domain.models import VISION, Model
+from loquent.domain.requests import Message, Parameters, Picture
 from loquent.engines import Options, connect
 from loquent.ports.engine import Ask, Chunk, Engine
+from samples import gpt2, pictures
 
 from .engines import (
     BOUNDED,
@@ -37,6 +40,7 @@ from .engines import (
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(180)]
 
 MANY = 16 * SLOTS  # long answers: to say them all would take minutes
+PICTURE = Picture("image/png", pictures.text(("A lighthouse",)))  # for engines that see
 SOON = 60  # seconds: on a busy machine, and far less than that
 
 Build = Callable[[Contender], tuple[Engine, Model]]
@@ -51,6 +55,24 @@ def _weights() -> Path:
 def _server(weights: Path) -> Iterator[str]:
     with llama_server(weights) as url:
         yield url
+
+
+@pytest.fixture(scope="module", name="gpt2")
+def _gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    gpt2.needed()
+    return gpt2.make(tmp_path_factory.mktemp("gpt2") / "gpt2", [f"{TALE} {TALE}"], template=gpt2.TEMPLATE)
+
+
+@pytest.fixture(scope="module", name="messages")
+def _messages() -> Iterator[str]:
+    with anthropic_server(KEY, context=CONTEXT) as url:
+        yield url
+
+
+@pytest.fixture(scope="module", name="generator")
+def _generator() -> Iterator[str]:
+    with generator_server() as generator:
+        yield generator.url
 
 
 @pytest.fixture(params=[pytest.param(one, id=one.name, marks=one.marks) for one in CONTENDERS])
@@ -127,8 +149,12 @@ def asking(
     engine: Engine, model: Model, said: str | tuple[Message, ...], *, streamed: bool = True, **wanted: Any
 ) -> Any:
     parameters = Parameters(**{"temperature": 0.0, "seed": 1, "max_tokens": 24, **wanted})
-    if isinstance(said, str):
+    if isinstance(said, str) and TEXT in model.abilities:
         return engine.stream(Ask(model, parameters, prompt=said, streamed=streamed))
+    if isinstance(said, str):
+        said = chat(said)
+    if VISION in model.abilities:
+        said = tuple(Message(each.role, each.content, (PICTURE,)) for each in said)
     return engine.stream(Ask(model, parameters, said, streamed=streamed))
 
 

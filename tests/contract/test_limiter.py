@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
+import math
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import time_machine
@@ -83,6 +84,66 @@ async def test_fifty_callers_at_once_never_take_more_than_the_count(limiter: Lim
     states = await asyncio.gather(*(limiter.take("a", (Rate(20, 60),)) for _ in range(50)))
     assert sum(state.allowed for state in states) == 20
     assert sorted(state.remaining for state in states if state.allowed) == list(range(20))
+
+
+RATES = (Rate(7, 1), Rate(60, 60), Rate(1000, 3600))
+
+
+@pytest.mark.parametrize("unit", [1, 1_000_000], ids=["whole seconds", "microseconds"])
+async def test_who_waits_as_told_is_never_refused_twice_in_10_000_attempts(limiter: Limiter, clock, unit: int) -> None:
+    present, refused, was_refused = START, 0, False
+    for attempt in range(10_000):
+        state = await limiter.take("a", RATES)
+        assert state.allowed or not was_refused, f"refused again, at attempt {attempt}"
+        was_refused = not state.allowed
+        refused += was_refused
+        wait = math.ceil(state.retry_after * unit) / unit if was_refused else (attempt % 13) / 1000
+        present += timedelta(seconds=wait)
+        clock.move_to(present)
+    assert refused > 100
+
+
+async def test_who_waits_for_the_reset_when_nothing_remains_is_never_refused(limiter: Limiter, clock) -> None:
+    present = START
+    for attempt in range(2_000):
+        state = await limiter.take("a", RATES)
+        assert state.allowed, attempt
+        present += timedelta(seconds=0.001 if state.remaining else state.reset)
+        clock.move_to(present)
+
+
+async def test_remaining_is_what_may_still_be_taken_now(limiter: Limiter, clock) -> None:
+    present, rates = START, (Rate(5, 10), Rate(8, 60))
+    for step in range(200):
+        told = (await limiter.peek("a", rates)).remaining
+        if step % 20 == 19:
+            taken = 0
+            while (state := await limiter.take("a", rates)).allowed:
+                taken += 1
+                assert state.remaining == told - taken
+            assert taken == told, "no more and no less than was told"
+        elif step % 3:
+            state = await limiter.take("a", rates)
+            assert (state.allowed, state.remaining) == (told > 0, max(0, told - 1))
+        present += timedelta(seconds=step % 7)
+        clock.move_to(present)
+
+
+async def test_fifty_at_once_are_each_told_another_number_while_the_window_slides(limiter: Limiter, clock) -> None:
+    rates, present = (Rate(120, 60), Rate(1000, 3600)), START
+    for _ in range(40):
+        told = (await limiter.peek("a", rates)).remaining
+        states = await asyncio.gather(*(limiter.take("a", rates) for _ in range(50)))
+        allowed = [state.remaining for state in states if state.allowed]
+        assert sorted(allowed, reverse=True) == list(range(told - 1, told - 1 - len(allowed), -1))
+        assert len(allowed) == min(50, told)
+        present += timedelta(seconds=11)
+        clock.move_to(present)
+
+
+async def test_of_two_rates_as_tight_the_longer_one_is_told(limiter: Limiter, clock) -> None:
+    state = await limiter.take("a", (Rate(3, 60), Rate(3, 3600)))
+    assert (state.rate.seconds, state.reset) == (3600, 3600)
 
 
 async def test_keys_out_of_use_are_forgotten(clock) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 HEAVY = {
     *("torch", "transformers", "xllamacpp", "numpy", "openai", "anthropic"),  # models
     *("botocore", "aiobotocore", "boto3", "pymongo", "psycopg", "redis", "celery"),  # clouds, servers, brokers
-    *("sqlalchemy", "alembic", "aiohttp", "pypdf", "docx", "lxml"),  # one adapter each
+    *("sqlalchemy", "alembic", "aiohttp", "pypdf", "docx", "lxml", "PIL"),  # one adapter each
+    *("rapidocr", "onnxruntime", "cv2"),  # a process of its own
 }
 
 

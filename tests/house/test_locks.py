@@ -14,13 +14,14 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "requirements"
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 EXTRAS = PYPROJECT["project"]["optional-dependencies"]
-SERVED = ("llama", "documents")
+SERVED = ("llama", "documents", "images", "ocr")
+NOT_LOCKED = ("transformers",)  # torch for a CPU comes from elsewhere than torch for a GPU, which is gigabytes
 
 ASKED = {
     "serve": [*PYPROJECT["project"]["dependencies"], *(line for extra in SERVED for line in EXTRAS[extra])],
     "dev": [
         *PYPROJECT["project"]["dependencies"],
-        *(line for lines in EXTRAS.values() for line in lines),
+        *(line for extra, lines in EXTRAS.items() if extra not in NOT_LOCKED for line in lines),
         *PYPROJECT["dependency-groups"]["dev"],
     ],
 }

@@ -23,7 +23,7 @@ def start(folder: Path, command: str, **environ: str) -> subprocess.Popen[bytes]
     own = {"LOQUENT_DATA_DIR": str(folder / "data"), "LOQUENT_MODELS": str(models), "LOQUENT_HOST": "127.0.0.1"}
     with (folder / f"{command}.log").open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "loquent", command],
+            [sys.executable, "-m", "loquent", *command.split()],
             cwd=folder,
             env={**kept, **own, "LOQUENT_LIMIT_GENERATIONS": "off", **environ},
             stdin=subprocess.DEVNULL,

@@ -92,7 +92,7 @@ def test_completions_whole_and_as_a_stream(client: OpenAI) -> None:
 
 def test_models(client: OpenAI) -> None:
     listed = list(client.models.list())
-    assert [model.id for model in listed] == ["echo", "extractive", "prompt-only"]
+    assert [model.id for model in listed] == ["echo", "extractive", "prompt-only", "seer"]
     assert client.models.retrieve("echo") == listed[0]
 
 
@@ -171,7 +171,7 @@ def test_the_asynchronous_client(server: Server) -> None:
             stream = await client.chat.completions.create(model="echo", messages=HELLO, stream=True)
             async with stream:
                 assert [each.choices[0].delta.content async for each in stream] == ["one", " two", " three", None]
-            assert [model.id async for model in client.models.list()] == ["echo", "extractive", "prompt-only"]
+            assert [model.id async for model in client.models.list()] == ["echo", "extractive", "prompt-only", "seer"]
 
     asyncio.run(talk())
 

@@ -32,6 +32,7 @@ from loquent.domain.summaries import LENGTHS
 from loquent.services.generations import Filters
 from loquent.settings import Settings
 from loquent.wiring import Services, build, load_settings
+from storing import keep
 
 ROWS = """
 [[model]]
@@ -120,6 +121,7 @@ def test_the_commands_are_those_that_are_promised() -> None:
     assert {" ".join(path) for path, _ in commands()} >= {
         *("serve", "worker", "generate", "summarize", "doctor"),
         *("models list", "models pull", "users add", "store upgrade", "store check"),
+        "store sweep",
     }
 
 
@@ -416,6 +418,45 @@ def test_a_store_is_made_then_sound(command: Command) -> None:
     sound = command("store", "check")
     assert (sound.exit_code, sound.stderr) == (0, "")
     assert sound.stdout.endswith("sound\n")
+
+
+def count_of(shown: str, what: str) -> str:
+    """The number that stands before that in a table."""
+    return next(line.split()[0] for line in shown.splitlines() if line.strip().endswith(what))
+
+
+def test_a_sweep_removes_what_a_dry_run_says_and_no_large_share_unasked(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def keep_many(services: Services) -> None:
+        for _ in range(100):
+            await keep(services.store)
+
+    with_services(keep_many)
+    for arguments in (("store", "sweep"), ("store", "sweep", "--dry-run")):
+        nothing = command(*arguments)
+        assert (nothing.exit_code, nothing.stderr) == (0, "")
+        assert count_of(nothing.stdout, "generations that are no turns") == "0"
+    monkeypatch.setenv("LOQUENT_KEEP_GENERATIONS", "0.0000001")
+    for arguments in (("store", "sweep"), ("store", "sweep", "--dry-run")):
+        refused = command(*arguments)
+        assert refused.exit_code == 1
+        assert count_of(refused.stdout, "generations that are no turns") == "0"
+        assert "100 generations that are no turns stay" in refused.stderr
+        assert "loquent store sweep --force" in refused.stderr
+    planned = command("store", "sweep", "--dry-run", "--force")
+    assert (planned.exit_code, count_of(planned.stdout, "generations that are no turns")) == (0, "100")
+    assert planned.stdout.startswith("would go")
+    done = command("store", "sweep", "--force")
+    assert (done.exit_code, count_of(done.stdout, "generations that are no turns")) == (0, "100")
+    assert done.stdout.lstrip().startswith("gone")
+    assert count_of(command("store", "sweep").stdout, "generations that are no turns") == "0"
+
+
+def test_a_sweep_of_nothing_that_lasts_is_refused(command: Command) -> None:
+    done = command("store", "sweep", env={"LOQUENT_STORE": "memory:"})
+    assert done.exit_code == 2
+    assert "LOQUENT_STORE" in done.stderr
 
 
 def test_a_file_that_is_no_database_is_said(command: Command, tmp_path: Path) -> None:

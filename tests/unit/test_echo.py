@@ -186,7 +186,9 @@ async def test_the_table_of_engines_builds_them_and_names_what_is_wrong() -> Non
         connect(Model("m", "parrot", "x"), OPTIONS)
 
 
-@pytest.mark.parametrize(("engine", "extra", "package"), [("llama", "llama", "xllamacpp")])
+@pytest.mark.parametrize(
+    ("engine", "extra", "package"), [("llama", "llama", "xllamacpp"), ("transformers", "transformers", "torch")]
+)
 async def test_a_missing_extra_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, engine: str, extra: str, package: str
 ) -> None:

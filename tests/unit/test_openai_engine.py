@@ -7,7 +7,7 @@ import gzip
 import itertools
 import json
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -38,6 +38,16 @@ from loquent.engines import Options
 from loquent.engines.openai import OpenAI
 from loquent.engines.openai_wire import Streamed, retry_after
 from loquent.ports.engine import Ask, Chunk
+from scripted import (
+    Caller,
+    Script,
+    Upstream,
+    hang_up,
+    hang_up_after_the_head,
+    listening,
+    silent,
+    silent_after_the_head,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -45,116 +55,19 @@ KEY = "sk-very-secret-key"
 HI = (Message("user", "my private words"),)
 
 
-# A server that says exactly what a test tells it to.
-
-
-class Caller:
-    """One request as the server sees it."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader, self.writer = reader, writer
-        self.line = ""
-        self.headers: dict[str, str] = {}
-        self.body: dict[str, Any] = {}
-
-    async def listen(self) -> bool:
-        """Read one request; False where the caller is gone."""
-        try:
-            self.line = (await self.reader.readuntil(b"\r\n")).decode().strip()
-            self.headers = {}
-            while line := (await self.reader.readuntil(b"\r\n")).decode().strip():
-                name, _, value = line.partition(":")
-                self.headers[name.lower()] = value.strip()
-            data = await self.reader.readexactly(int(self.headers.get("content-length", 0)))
-        except (asyncio.IncompleteReadError, ConnectionError):
-            return False
-        self.body = json.loads(data) if data else {}
-        return True
-
-    async def send(self, data: bytes) -> None:
-        self.writer.write(data)
-        await self.writer.drain()
-
-    async def answer(self, body: bytes, status: int = 200, kind: str = "application/json", extra: str = "") -> None:
-        head = f"HTTP/1.1 {status} X\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n{extra}\r\n"
-        await self.send(head.encode() + body)
-
-    async def begin(self, kind: str = "text/event-stream; charset=utf-8") -> None:
-        await self.send(f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
-
-    async def chunk(self, data: bytes) -> None:
-        await self.send(b"%x\r\n%s\r\n" % (len(data), data))
-
-    async def events(self, *data: bytes) -> None:
-        await self.begin()
-        for one in data:
-            await self.chunk(one)
-        await self.send(b"0\r\n\r\n")
-
-    def reset(self) -> None:
-        self.writer.transport.abort()
-
-
-Script = Callable[[Caller], Awaitable[None]]
-
-
-class Upstream:
-    """A listening server that runs ``script`` for each request; what it saw is kept."""
-
-    def __init__(self, script: Script) -> None:
-        self.script = script
-        self.seen: list[Caller] = []
-        self.connections = 0
-        self.open = 0
-        self.asked = asyncio.Event()
-        self.all_gone = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        self.connections += 1
-        self.open += 1
-        self.all_gone.clear()
-        try:
-            while await (caller := Caller(reader, writer)).listen():
-                self.seen.append(caller)
-                self.asked.set()
-                await self.script(caller)
-        except (ConnectionError, asyncio.CancelledError):
-            pass
-        finally:
-            writer.transport.abort()
-            self._tasks.discard(task)
-            self.open -= 1
-            if not self.open:
-                self.all_gone.set()
-
-    async def end(self) -> None:
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-
 @asynccontextmanager
 async def serving(
     script: Script, *, tls: ssl.SSLContext | None = None, **more: Any
 ) -> AsyncIterator[tuple[OpenAI, Upstream]]:
     """An engine that is open, and the server that it calls."""
-    upstream = Upstream(script)
-    server = await asyncio.start_server(upstream.serve, "127.0.0.1", 0, ssl=tls)
-    port = server.sockets[0].getsockname()[1]
-    row = {"name": "public", "url": f"{'https' if tls else 'http'}://127.0.0.1:{port}/v1", "key_env": "KEY", **more}
-    engine = OpenAI(Model(engine="openai", id="upstream-id", **row), Options(Path(), keys={"KEY": KEY}))
-    await engine.open()
-    try:
-        yield engine, upstream
-    finally:
-        await engine.close()
-        server.close()
-        await upstream.end()
-        await server.wait_closed()
+    async with listening(script, tls=tls) as (url, upstream):
+        row = {"name": "public", "url": f"{url}/v1", "key_env": "KEY", **more}
+        engine = OpenAI(Model(engine="openai", id="upstream-id", **row), Options(Path(), keys={"KEY": KEY}))
+        await engine.open()
+        try:
+            yield engine, upstream
+        finally:
+            await engine.close()
 
 
 def asking(engine: OpenAI, *, streamed: bool = True, prompt: str | None = None, **wanted: Any) -> Any:
@@ -469,7 +382,8 @@ async def test_each_refusal_has_its_meaning(status: int, error: dict[str, Any], 
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"<html>", b'{"error":"short"}', b'{"detail":[{"x":1}]}', b"[1]", b"7", b"[" * 9999]
+    "body",
+    [b"", b"<html>", b'{"error":"short"}', b'{"error":"\xff"}', b'{"detail":[{"x":1}]}', b"[1]", b"7", b"[" * 9999],
 )
 async def test_a_refusal_may_have_any_body(body: bytes) -> None:
     async with serving(lambda caller: caller.answer(body, 400)) as (engine, _):
@@ -539,16 +453,6 @@ async def test_a_server_without_tls_is_away_for_https() -> None:
         await engine.close()
 
 
-async def hang_up(caller: Caller) -> None:
-    caller.reset()
-
-
-async def hang_up_after_the_head(caller: Caller) -> None:
-    await caller.begin()
-    await asyncio.sleep(0.02)
-    caller.reset()
-
-
 async def hang_up_after_an_event(caller: Caller) -> None:
     await caller.begin()
     await caller.chunk(event("hello"))
@@ -598,15 +502,6 @@ async def test_bytes_that_nobody_asked_for_end_the_connection() -> None:
     assert upstream.connections == 2
 
 
-async def silent(caller: Caller) -> None:
-    await caller.reader.read()  # until the engine hangs up
-
-
-async def silent_after_the_head(caller: Caller) -> None:
-    await caller.begin()
-    await silent(caller)
-
-
 async def silent_after_an_event(caller: Caller) -> None:
     await caller.begin()
     await caller.chunk(event("hello"))
@@ -650,14 +545,32 @@ async def test_a_caller_who_is_slow_to_take_is_not_the_engines_silence() -> None
 
 @pytest.mark.parametrize(
     "body",
-    [WHOLE[:40], WHOLE + WHOLE, b"", b"null", b'{"choices":[{"message":{"content":7}}]}', b"\xff\xfe", b"[" * 99_999],
+    [
+        WHOLE[:40],
+        WHOLE + WHOLE,
+        b"",
+        b"null",
+        b'{"choices":[{"message":{"content":7}}]}',
+        b'{"choices":[{"message":{"content":"\xff"}}]}',
+        b"\xff\xfe",
+        b"[" * 99_999,
+    ],
 )
 async def test_an_answer_that_cannot_be_read_is_a_failure(body: bytes) -> None:
     async with serving(lambda caller: caller.answer(body)) as (engine, _):
         assert type(await fault(engine, streamed=False)) is EngineFailed
 
 
-@pytest.mark.parametrize("said", [b'data: {"choices":[{"de\n\n', b"data: {}{}\n\n", b"data: hello\n\n", b"data: 1\n\n"])
+@pytest.mark.parametrize(
+    "said",
+    [
+        b'data: {"choices":[{"de\n\n',
+        b"data: {}{}\n\n",
+        b"data: hello\n\n",
+        b"data: 1\n\n",
+        b'data: {"choices":[{"delta":{"content":"\xff"}}]}\n\n',
+    ],
+)
 async def test_an_event_that_cannot_be_read_is_a_failure_and_is_not_passed_on(said: bytes) -> None:
     async with serving(lambda caller: caller.events(event("a"), said, DONE)) as (engine, _):
         wire = b""
@@ -899,3 +812,21 @@ async def test_openai_itself_is_asked_in_its_newer_words() -> None:
     body = OpenAI(model, Options(Path()))._body(Ask(model, Parameters(max_tokens=3), HI, streamed=False))
     assert json.loads(body)["max_completion_tokens"] == 3
     assert b'"max_tokens"' not in body
+
+
+async def test_half_a_character_is_the_askers_fault() -> None:
+    async with serving(lambda caller: caller.answer(WHOLE)) as (engine, upstream):
+        for is_stream in (True, False):
+            assert type(await fault(engine, streamed=is_stream, prompt="\ud800")) is Invalid
+        assert upstream.seen == []
+
+
+async def test_an_error_in_a_successful_answer_does_not_tell_the_key_either() -> None:
+    said = json.dumps({"error": {"message": f"no {KEY}", "code": 500}}).encode()
+
+    async def script(caller: Caller) -> None:
+        await (caller.events(b"data: %s\n\n" % said) if caller.body.get("stream") else caller.answer(said))
+
+    async with serving(script) as (engine, _):
+        for is_stream in (True, False):
+            assert type(await fault(engine, streamed=is_stream)) is Unavailable

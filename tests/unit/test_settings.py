@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import fields
 from pathlib import Path
 
@@ -37,11 +38,16 @@ def test_every_setting_can_be_set_by_its_name_and_by_each_alias(tmp_path: Path) 
         "image_model_url": "http://x/i", "document_model": "d", "ml_url": "http://x/m", "limit_messages": "6/minute",
         "limit_sessions": "7/hour", "session_minutes": "8", "max_pixels": "9", "keep_sessions": "10",
         "keep_generations": "11", "keep_uploads": "12", "keep_logs": "13", "sweep_share": "0.5",
-        "retention_seconds": "14", "blob_grace_seconds": "15",
+        "retention_seconds": "14", "blob_grace_seconds": "15", "trusted_proxies": "10.0.0.0/8, ::1", "db_name": "n",
+        "aws_region": "eu-central-1", "aws_key_id": "k", "aws_secret_key": "s", "text_model": "t", "llm_id": "l",
+        "debug": "True", "log_levels": "loquent.sql=debug", "disable_loggers": "a, b", "log_file": "off",
+        "log_file_size": "2000", "log_files": "3",
     }  # fmt: skip
     assert set(samples) == {each.name for each in fields(Settings)}
     for each in fields(Settings):
         for name in (each.metadata["env"], *each.metadata["aliases"]):
+            if name in settings.WRITTEN:
+                continue  # names a backend of its own: see test_env_files.py
             read = getattr(settings.read({name: samples[each.name]}), each.name)
             if each.name == "algorithm":
                 assert read == "HS256"
@@ -65,6 +71,19 @@ def test_the_native_name_goes_before_its_alias() -> None:
         ("LOQUENT_MODELS", "/nowhere/models.toml", "the path of a file that exists"),
         ("LOQUENT_DATA_DIR", "/dev/null/x", "a folder, made where it is missing"),
         ("LOG_CONTENT", "maybe", "true or false"),
+        ("LOQUENT_STORE", "postgresql://db/x", "a URL that begins with sqlite: or memory: or dynamodb:"),
+        ("LOQUENT_LIMITER", "redis://x", "a URL that begins with memory:"),
+        ("LOG_LEVEL", "LOUD", "one of DEBUG, INFO, WARNING, ERROR, CRITICAL"),
+        ("LOG_LEVEL", "11", "one of DEBUG, INFO, WARNING, ERROR, CRITICAL"),
+        ("DEBUG", "2", "true or false"),
+        ("ALGORITHM", "RS256", "one of HS256"),
+        ("ALLOWED_HOSTS", "https://x.test", "host names parted by commas; .example.org is all within it, * is any"),
+        ("ALLOWED_HOSTS", "*.x.test", "host names parted by commas; .example.org is all within it, * is any"),
+        ("DB_NAME", "sqlite:///x", "the name of a database or of its file"),
+        ("LOQUENT_TRUSTED_PROXIES", "*", "addresses and networks, like 10.0.0.1, 192.168.0.0/16, fd00::/8"),
+        ("LOQUENT_TRUSTED_PROXIES", "proxy", "addresses and networks, like 10.0.0.1, 192.168.0.0/16, fd00::/8"),
+        ("LOQUENT_LOG_LEVELS", "x", "loggers with their levels, like loquent.runner=DEBUG, loquent.sql=DEBUG"),
+        ("LOQUENT_LOG_LEVELS", "=DEBUG", "loggers with their levels, like loquent.runner=DEBUG, loquent.sql=DEBUG"),
         ("LOQUENT_LIMIT_SUMMARIES", "many", "counts in windows, like 10/minute, 100/hour; or off"),
         ("ALGORITHM", "none", "one of HS256"),
         ("OPENAI_BASE_URL", "ftp://x", "a URL that begins with http:// or https://"),
@@ -94,6 +113,66 @@ def test_a_password_in_a_url_is_not_shown() -> None:
 def test_bounds_that_cross_are_refused() -> None:
     with pytest.raises(Misconfigured, match="MIN_TEXT_LENGTH holds 60; it takes at most MAX_TEXT_LENGTH, 55"):
         settings.read({"MIN_TEXT_LENGTH": "60", "MAX_TEXT_LENGTH": "55"})
+
+
+@pytest.mark.parametrize(
+    ("text", "level"),
+    [("info", "INFO"), ("Warn", "WARNING"), ("WARNING", "WARNING"), ("fatal", "CRITICAL"), ("10", "DEBUG")],
+)
+def test_a_level_may_be_written_as_logging_knows_it(text: str, level: str) -> None:
+    assert settings.read({"LOG_LEVEL": text}).log_level == level
+    assert settings.read({"LOQUENT_LOG_LEVELS": f"a={text}"}).log_levels == (("a", level),)
+
+
+def test_debug_logs_everything_where_no_level_is_named() -> None:
+    levels = [({}, 20), ({"DEBUG": "True"}, 10), ({"DEBUG": "1", "LOG_LEVEL": "error"}, 40), ({"DEBUG": "False"}, 20)]
+    assert [settings.read(environ).log_number for environ, _ in levels] == [level for _, level in levels]
+
+
+@pytest.mark.parametrize(
+    ("text", "hosts"),
+    [
+        ("a.test,B.test", ("a.test", "b.test")),
+        ("a.test b.test  c.test", ("a.test", "b.test", "c.test")),
+        ("['a.test', \".b.test\"]", ("a.test", ".b.test")),
+        ("[a.test, b.test]", ("a.test", "b.test")),
+        ("[::1], ::1, localhost:8000", ("[::1]", "[::1]", "localhost")),
+        ("*", ("*",)),
+    ],
+)
+def test_hosts_are_read_as_django_projects_write_them(text: str, hosts: tuple[str, ...]) -> None:
+    assert settings.read({"ALLOWED_HOSTS": text}).host_names == hosts
+
+
+@pytest.mark.parametrize(
+    ("name", "file"), [("", "loquent.db"), ("texts", "texts.db"), ("app.sqlite3", "app.sqlite3"), ("a/b.db", "a/b.db")]
+)
+def test_a_databases_name_is_a_file_in_the_data_folder(tmp_path: Path, name: str, file: str) -> None:
+    environ = {"DB_NAME": name, "LOQUENT_DATA_DIR": str(tmp_path)}
+    assert settings.read(environ).store_url == f"sqlite:///{tmp_path / file}"
+    assert settings.read({**environ, "DATABASE_URL": "sqlite:///x.db"}).store_url == "sqlite:///x.db"
+
+
+def test_the_log_file_lies_in_the_data_folder_unless_told(tmp_path: Path) -> None:
+    folder = {"LOQUENT_DATA_DIR": str(tmp_path)}
+    assert settings.read(folder).log_path == tmp_path / "app.log"
+    assert settings.read({**folder, "LOQUENT_LOG_FILE": "x/y.log"}).log_path == Path("x/y.log")
+    assert settings.read({**folder, "LOQUENT_LOG_FILE": "OFF"}).log_path is None
+
+
+def test_keys_for_aws_in_an_env_file_reach_the_library_that_reads_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".env").write_text("AWSAccessKeyId=the id\nAWSSecretKey=the secret\nREGION_NAME=eu-west-1\n")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    load_settings({}, tmp_path)
+    assert "AWS_ACCESS_KEY_ID" not in os.environ, "only where AWS is asked"
+    found = load_settings({"LOQUENT_STORE": "dynamodb://loquent"}, tmp_path)
+    assert (os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"]) == ("the id", "the secret")
+    assert found.store_url == "dynamodb://loquent?region=eu-west-1"
+    assert "the secret" not in repr(settings.passed_over({"AWSSecretKey": "the secret"}))
 
 
 def test_the_env_file_is_under_the_environment(tmp_path: Path) -> None:

@@ -386,7 +386,7 @@ async def test_the_loop_turns_and_progress_comes_on_it(file: Path, here: Path) -
 def test_the_shipped_rows_are_models_with_weights_that_are_promised() -> None:
     text = resources.files("loquent").joinpath("models.toml").read_text("utf-8")
     models = from_rows(tomllib.loads(text), "models.toml")
-    assert [model.name for model in models] == ["smollm2", "gemma3-270m", "extractive", "echo"]
+    assert [model.name for model in models] == ["smollm2", "gemma3-270m", "extractive", "echo", "ocr"]
     for model in models:
         if model.engine == "llama":
             assert model.sha256 is not None

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +21,22 @@ from asking import JSON, Answer, Headers, ask, fresh, kept, serving, token_of
 from loquent.domain.clock import SECOND, now
 from loquent.web.edge import Edge
 from loquent.wiring import Services
-from surfaces import ACCESS, FORMS, KNOWN, OWNER, PUBLIC, SAMPLES, document, routes, taking, types
+from making import filled
+from surfaces import (
+    ACCESS,
+    DETAILS,
+    FORMS,
+    KNOWN,
+    OWNER,
+    PUBLIC,
+    SAMPLES,
+    TOKEN,
+    document,
+    routes,
+    sample,
+    taking,
+    types,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -46,8 +62,10 @@ class Blow(NamedTuple):
     length: int | None = None
 
 
-def blows(sample: Mapping[str, Any], properties: Mapping[str, Any]) -> Iterator[Blow]:
-    """Everything bad that can be made of a good body."""
+def blows(
+    sample: Mapping[str, Any], properties: Mapping[str, Any], required: Collection[str] | None = None
+) -> Iterator[Blow]:
+    """Everything bad that can be made of a good body; None: it needs all that is in it."""
     good = json.dumps(sample).encode()
     for media in ("", "text/plain", URLENCODED[1], "multipart/form-data", "application/jsonp", "a" * 500):
         yield Blow(f"Content-Type {media[:40]!r}", good, [("content-type", media)] if media else [], "Content-Type")
@@ -72,7 +90,8 @@ def blows(sample: Mapping[str, Any], properties: Mapping[str, Any]) -> Iterator[
     for known, value in sample.items():
         twice = json.dumps({known: value})[:-1] + "," + json.dumps(sample)[1:]
         yield Blow(f"{known} twice", twice.encode(), names=known)
-        yield Blow(f"no {known}", json.dumps({**{k: v for k, v in sample.items() if k != known}}).encode())
+        if required is None or known in required:
+            yield Blow(f"no {known}", json.dumps({**{k: v for k, v in sample.items() if k != known}}).encode())
     yield Blow("unknown field", json.dumps({**sample, "frobnicate": 1}).encode(), names="frobnicate")
     for name, schema in properties.items():
         for ugly in (*UGLY, *UGLY_TEXTS, "[" * 200 + "]" * 200):
@@ -82,12 +101,12 @@ def blows(sample: Mapping[str, Any], properties: Mapping[str, Any]) -> Iterator[
         yield Blow(f"{name}: {other!r}", json.dumps({**sample, name: other}).encode(), names=name)
 
 
-def form_blows(fields: Mapping[str, str]) -> Iterator[Blow]:
+def form_blows(fields: Mapping[str, str | bytes]) -> Iterator[Blow]:
     """Everything bad that can be made of a good form."""
     name = next(iter(fields))
     whole = form(fields)
     encoded = "&".join(f"{name}=text" for name in fields).encode()
-    yield Blow("JSON", json.dumps(dict(fields)).encode(), [JSON], "Content-Type")
+    yield Blow("JSON", json.dumps(dict.fromkeys(fields, "text")).encode(), [JSON], "Content-Type")
     yield Blow("no Content-Type", whole, [], "Content-Type")
     yield Blow("text/plain", whole, [("content-type", "text/plain")], "Content-Type")
     yield Blow("no boundary", whole, [("content-type", "multipart/form-data")], "boundary")
@@ -110,12 +129,14 @@ def form_blows(fields: Mapping[str, str]) -> Iterator[Blow]:
         yield Blow("a text for a file", encoded, [URLENCODED], name)
 
 
-def form(*fields: Mapping[str, str]) -> bytes:
+def form(*fields: Mapping[str, str | bytes]) -> bytes:
     """A form in parts."""
     parts = b""
     for name, value in (pair for each in fields for pair in each.items()):
-        more = '; filename="a.txt"' if name == "file" else ""
-        parts += f'--edge\r\nContent-Disposition: form-data; name="{name}"{more}\r\n\r\n{value}\r\n'.encode()
+        ending = "txt" if isinstance(value, str) else "png"
+        more = f'; filename="a.{ending}"' if name == "file" else ""
+        said = value if isinstance(value, bytes) else value.encode()
+        parts += f'--edge\r\nContent-Disposition: form-data; name="{name}"{more}\r\n\r\n'.encode() + said + b"\r\n"
     return parts + b"--edge--\r\n"
 
 
@@ -137,6 +158,10 @@ def fault(answer: Answer, path: str, names: str = "") -> str | None:
         if set(error) != {"message", "type", "param", "code"} or not error["message"]:
             return f"not as OpenAI says it: {said}"
         text = f"{error['message']} {error['param']}"
+    elif like := next((like for begins, like in DETAILS.items() if path.startswith(begins)), None):
+        if media != "application/json" or set(said) != {"detail"} or not re.fullmatch(like, said["detail"], re.DOTALL):
+            return f"not as the family says it: {said}"
+        text = said["detail"]
     else:
         if media != "application/problem+json" or said.get("status") != answer.status:
             return f"not a problem document: {said}"
@@ -148,12 +173,12 @@ def fault(answer: Answer, path: str, names: str = "") -> str | None:
     return None if names.lower() in text.lower() else f"does not name {names!r}: {text[:200]}"
 
 
-async def complaints(app: Any, path: str, battery: Iterator[Blow]) -> list[str]:
+async def complaints(app: Any, path: str, battery: Iterator[Blow], who: Headers = ()) -> list[str]:
     """What the battery finds wrong with a route."""
     found = []
     for blow in battery:
         try:
-            answer = await ask(app, "POST", path, headers=blow.headers, body=blow.body, length=blow.length)
+            answer = await ask(app, "POST", path, headers=[*blow.headers, *who], body=blow.body, length=blow.length)
         except Exception as error:
             found.append(f"{blow.name}: raised {error!r}")
             continue
@@ -173,11 +198,13 @@ async def test_no_bad_body_comes_through(tmp_path: Path, path: str) -> None:
     schema = taking("application/json")[path]
     async with serving(tmp_path, works=False, **STRICT) as (app, services):
         for spelling in (path, f"{path}/"):
-            battery = list(blows(SAMPLES[path], schema["properties"]))
-            assert len(battery) > 50
-            assert await complaints(app, spelling, iter(battery)) == []
+            battery = list(blows(SAMPLES[path], schema["properties"], schema.get("required", ())))
+            assert len(battery) > 40
+            assert await complaints(app, spelling, iter(battery), who_for(services, path)) == []
         assert not any((await kept(services)).values())
-        good = await ask(app, "POST", path, headers=[JSON], body=json.dumps(SAMPLES[path]).encode())
+        headers = [JSON, *who_for(services, path)]
+        target, body = await filled(app, path, SAMPLES[path], {"headers": who_for(services, path)})
+        good = await ask(app, "POST", target, headers=headers, body=body)
         assert good.status in (200, 201), "the sample itself is good"
         assert any((await kept(services)).values()), "and is stored: the counts can tell"
 
@@ -186,10 +213,11 @@ async def test_no_bad_body_comes_through(tmp_path: Path, path: str) -> None:
 @pytest.mark.parametrize("path", FORMS)
 async def test_no_bad_form_comes_through(tmp_path: Path, path: str) -> None:
     async with serving(tmp_path, works=False, **STRICT) as (app, services):
-        assert await complaints(app, path, form_blows(FORMS[path])) == []
+        who = who_for(services, path)
+        assert await complaints(app, path, form_blows(FORMS[path]), who) == []
         assert not any((await kept(services)).values())
         await services.accounts.register("carol", "a long enough one")
-        good = await ask(app, "POST", f"{path}/", headers=[MULTIPART], body=form(FORMS[path]))
+        good = await ask(app, "POST", f"{path}/", headers=[MULTIPART, *who], body=form(FORMS[path]))
         assert good.status in (200, 201), good.body
 
 
@@ -209,6 +237,11 @@ def bare_app() -> FastAPI:
         return {"prompt": body.prompt}
 
     return app
+
+
+def who_for(services: Services, path: str) -> Headers:
+    """The headers of somebody whom a POST there lets in."""
+    return bearer(token_of(services, "ann")) if ACCESS["POST", path] == TOKEN else []
 
 
 async def test_the_battery_sees_when_the_guards_are_off() -> None:
@@ -236,8 +269,8 @@ async def test_the_battery_sees_when_the_guards_are_off() -> None:
 async def test_a_body_that_does_not_come_in_time_is_given_up(tmp_path: Path, path: str, told: int | None) -> None:
     media = JSON if path in SAMPLES else MULTIPART
     async with serving(tmp_path, works=False, LOQUENT_BODY_SECONDS="0.05") as (app, services):
-        begins = b'{"pr' if path in SAMPLES else b"--edge\r\nCont"
-        answer = await ask(app, "POST", path, headers=[media], body=[begins], ends=False, length=told)
+        begins, headers = b'{"pr' if path in SAMPLES else b"--edge\r\nCont", [media, *who_for(services, path)]
+        answer = await ask(app, "POST", path, headers=headers, body=[begins], ends=False, length=told)
         assert (answer.status, fault(answer, path, "0.05 seconds")) == (408, None)
         assert not any((await kept(services)).values())
 
@@ -425,7 +458,9 @@ async def test_no_bad_part_of_a_path_comes_through(tmp_path: Path, method: str, 
             for name in ("{id}", "{name:path}", "{asked}"):
                 target = target.replace(name, part)
             for spelling in (target, f"{target}/"):
-                answer = await ask(app, method, spelling)
+                good = sample(method, path)
+                body = json.dumps(good).encode() if good else None
+                answer = await ask(app, method, spelling, headers=[JSON] if good else [], body=body)
                 if wrong := fault(answer, path):
                     found[spelling[:60]] = wrong
                 assert answer.status in (404, 422), spelling[:60]
@@ -438,7 +473,7 @@ async def test_other_methods_are_told_which_there_are(tmp_path: Path) -> None:
             for method in {"GET", "POST", "PUT", "PATCH", "DELETE"} - {known for known, at in ACCESS if at == path}:
                 answer = await ask(app, method, path, headers=[JSON], body=b"{}")
                 assert fault(answer, path) is None, (method, path)
-                if path != "/api/v1/summaries/files" or method != "GET":  # which is the summary called files
+                if (method, path.rpartition("/")[0] + "/{id}") not in ACCESS:  # else it is the one called so
                     assert (answer.status, bool(answer.header("allow"))) == (405, True), (method, path)
         for path in ("/nowhere", "/api/v1", "/api/v2/generations", "/v1/nowhere", "//", "/api/v1/generations//"):
             answer = await ask(app, "POST", path, headers=[JSON], body=b'{"prompt": "x"}')
@@ -512,7 +547,7 @@ def requests(who: str) -> Iterator[tuple[str, str, Headers, bytes | None]]:
 async def refusals(app: Edge, headers: Headers) -> dict[str, str]:
     """Where somebody with these headers was let in, or was refused in another way than with 401."""
     found = {}
-    for who in (KNOWN, OWNER):
+    for who in (KNOWN, OWNER, TOKEN):
         for method, target, own, body in requests(who):
             answer = await ask(app, method, target, headers=[*own, *headers], body=body)
             wrong = fault(answer, target)
@@ -529,12 +564,13 @@ async def test_nobody_comes_in_with_a_bad_token(tmp_path: Path) -> None:
         assert {name: wrong for name, wrong in found.items() if wrong} == {}
         assert not any((await kept(services)).values())
         good = await refusals(app, bearer(token_of(services, "ann")))
-        assert len(good) == sum(row in (KNOWN, OWNER) for row in ACCESS.values()), "a good one comes in everywhere"
+        closed = [row for row in ACCESS.values() if row in (KNOWN, OWNER, TOKEN)]
+        assert len(good) == len(closed), "a good one comes in everywhere"
 
 
 async def test_who_is_not_known_is_told_so_before_the_body_is_looked_at(tmp_path: Path) -> None:
     async with serving(tmp_path, works=False, LOQUENT_ANONYMOUS="off") as (app, _):
-        for method, target, own, body in requests(KNOWN):
+        for method, target, own, body in (*requests(KNOWN), *requests(TOKEN)):
             if body is not None:
                 answer = await ask(app, method, target, headers=own, body=[b"{"], ends=False)
                 assert answer.status == 401, target

@@ -100,7 +100,7 @@ async def test_models_are_listed_and_got(at: Ours) -> None:
     client, _ = at
     listed = (await client.get("/v1/models")).json()
     assert set(listed) == {"object", "data"}
-    assert [each["id"] for each in listed["data"]] == ["echo", "extractive", "prompt-only"]
+    assert [each["id"] for each in listed["data"]] == ["echo", "extractive", "prompt-only", "seer"]
     for model in listed["data"]:
         assert (set(model), model["object"]) == ({"id", "object", "created", "owned_by"}, "model")
         assert (await client.get(f"/v1/models/{model['id']}")).json() == model

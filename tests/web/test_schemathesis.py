@@ -18,7 +18,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from serving import Served, served
-from surfaces import ACCESS, document
+from surfaces import ACCESS, DETAILS, document
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(120), pytest.mark.xdist_group("schemathesis")]
 
@@ -52,7 +52,8 @@ def test_the_document_that_is_served_is_this_one(server: Served) -> None:
 
 def test_the_document_has_every_route_that_programs_call() -> None:
     told = {(method.upper(), path) for path, operations in document()["paths"].items() for method in operations}
-    called = {(method, path.replace(":path", "")) for method, path in ACCESS if path.startswith(("/api/v1/", "/v1/"))}
+    begins = ("/api/v1/", "/v1/", *DETAILS)
+    called = {(method, path.replace(":path", "")) for method, path in ACCESS if path.startswith(begins)}
     pages = {"/api/v1/docs", "/api/v1/redoc", "/api/v1/openapi.json"}
     assert told == {(method, path) for method, path in called if path.rstrip("/") not in pages}
 

@@ -19,8 +19,8 @@ from loquent import stores
 from loquent.cli.serve import check_port
 from loquent.domain.errors import LoquentError, Misconfigured, ModelLoading
 from loquent.services.models import Offer
-from loquent.settings import Settings
-from loquent.wiring import build_models, model_rows
+from loquent.settings import Settings, passed_over
+from loquent.wiring import build_models, model_rows, unknown_models
 
 OK, DOUBT, BAD = "✓", "!", "✗"
 
@@ -60,10 +60,10 @@ def configured() -> list[Finding]:
     }
     found: list[Finding] = []
     known: set[str] = set()
+    merged = {**written, **os.environ}
     for each in fields(Settings):
         names = (each.metadata["env"], *each.metadata["aliases"])
         known.update(names)
-        merged = {**written, **os.environ}
         name = next((name for name in names if merged.get(name, "").strip()), None)
         if name is None:
             continue
@@ -75,6 +75,7 @@ def configured() -> list[Finding]:
         for name in sorted({*written, *os.environ})
         if name.startswith("LOQUENT_") and name not in known
     ]
+    found += [Finding(DOUBT, line) for line in passed_over(merged)]
     return found or [Finding(OK, "all as shipped")]
 
 
@@ -138,6 +139,7 @@ async def models(settings: Settings) -> list[Finding]:
         for row in rows
         if row.key_env and row.key_env != "OPENAI_API_KEY" and not os.environ.get(row.key_env)
     ]
+    unkeyed += [Finding(DOUBT, line) for line in unknown_models(settings, offered)]
     needed = {offered.default, offered.summary}
     if not offered.default:
         unkeyed.append(Finding(BAD, "no model can chat", "add a row to the file that LOQUENT_MODELS names"))

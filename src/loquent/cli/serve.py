@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 import resource
 import signal
 import socket
@@ -24,6 +25,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 GARBAGE = 10_000  # objects made between two walks of the collector: a request makes hundreds, nearly none in circles
 LAST_WORDS = 2.0  # seconds in which answers that have ended must have been sent
 OPEN_FILES = 65_536
+STARTED = 1.0  # seconds after which the server has started its threads
 HEADER_SECONDS = 10  # in which a connection must have sent its headers
 
 
@@ -32,8 +34,6 @@ def serve(
     port: Annotated[int | None, typer.Option(help="The port to listen on (PORT).", show_default="8000")] = None,
 ) -> None:
     """Serve the API, the page and the jobs. Everything else is set by the environment: see docs/settings.md."""
-    import os
-
     environ = dict(os.environ)
     if host is not None:
         environ["LOQUENT_HOST"] = host
@@ -41,12 +41,13 @@ def serve(
         environ["LOQUENT_PORT"] = str(port)
     from loquent.web.app import create_app
     from loquent.web.observe import configure_logs
-    from loquent.wiring import build, load_settings
+    from loquent.wiring import build, load_settings, warn
 
     settings = load_settings(environ)
     configure_logs(settings)
     check_port(settings.host, settings.port)
     services = build(settings)
+    warn(services, environ)
     run(_serve(create_app(services), settings))
 
 
@@ -86,6 +87,20 @@ def until_told(loop: asyncio.AbstractEventLoop) -> asyncio.Event:
     for each in SIGNALS:
         loop.add_signal_handler(each, tell)
     return told
+
+
+def wake_gently(loop: asyncio.AbstractEventLoop) -> None:
+    """Have the threads that are started now interrupt nobody when they are woken; the loop's own still does.
+
+    granian's are woken several times a request, on a shared core in the midst of the loop's work. As batch work
+    (Linux, sched(7)) they wait until the loop waits: of six switches a request two are left.
+    """
+    if not hasattr(os, "SCHED_BATCH"):
+        return
+    with contextlib.suppress(OSError):  # a sandbox may forbid it
+        if os.sched_getscheduler(0) == os.SCHED_OTHER:  # else somebody has chosen another on purpose
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+            loop.call_later(STARTED, os.sched_setscheduler, 0, os.SCHED_OTHER, os.sched_param(0))
 
 
 def raise_open_files() -> None:
@@ -140,6 +155,8 @@ def _granian(app: Edge, settings: Settings) -> tuple[Coroutine[Any, Any, None], 
     from granian.http import HTTP1Settings
     from granian.server.embed import Server
 
+    if not any(row.engine == "llama" for row in app.services.models.rows()):
+        wake_gently(asyncio.get_running_loop())  # a model in here works on every core: it must be interrupted
     server = Server(
         app,
         address=settings.host.strip("[]"),

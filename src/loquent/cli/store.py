@@ -1,21 +1,37 @@
-"""``loquent store``: the schema of the records, and whether they are sound."""
+"""``loquent store``: the schema of the records, whether they are sound, and the removal of what is kept no longer."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+import logging
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from loquent.domain.errors import Misconfigured
+
 if TYPE_CHECKING:
+    from loquent.services.retention import Swept
     from loquent.stores import Checked
 
-app = typer.Typer(help="The schema of the records, and whether they are sound.", no_args_is_help=True)
+app = typer.Typer(help="The records: their schema, their soundness, and how long they are kept.", no_args_is_help=True)
+MEANS = {
+    "sessions": "chat sessions",
+    "turns": "turns of these",
+    "generations": "generations that are no turns",
+    "documents": "documents",
+    "images": "images",
+    "feedback": "feedback on what goes",
+    "repeats": "idempotency keys",
+    "expired": "sessions closed, for they have expired",
+    "blobs": "files without a record",
+    "logs": "log files",
+}
 
 
 @app.callback()
 def store() -> None:
-    """The schema of the records, and whether they are sound."""
+    """The records: their schema, their soundness, and how long they are kept."""
 
 
 @app.command()
@@ -36,6 +52,48 @@ def check() -> None:
 
     settings = load_settings()
     _tell(asyncio.run(stores.check(settings.store_url, settings.data_dir)))
+
+
+@app.command()
+def sweep(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Also what is a large share of its kind.")] = False,
+) -> None:
+    """Remove what is kept no longer, as a running server does by itself. Exit code 1 where it refuses some of it.
+
+    How long each kind of data is kept, and the share of it that goes unasked, is set: LOQUENT_KEEP_SESSIONS,
+    LOQUENT_KEEP_GENERATIONS, LOQUENT_KEEP_UPLOADS, LOQUENT_KEEP_LOGS, LOQUENT_SWEEP_SHARE.
+    """
+    from loquent.cli.inside import opened, run
+    from loquent.wiring import load_settings
+
+    settings = load_settings()
+    logging.getLogger("loquent.retention").setLevel(logging.INFO)  # what went is told to stderr, too, as a line of log
+    if settings.store_url.startswith("memory"):
+        raise Misconfigured("LOQUENT_STORE holds memory: this command has none of it")
+
+    async def sweeping() -> Swept:
+        async with opened(settings) as services:
+            return await (services.retention.plan if dry_run else services.retention.sweep)(force=force)
+
+    _show(run(sweeping()), is_plan=dry_run)
+
+
+def _show(swept: Swept, *, is_plan: bool) -> None:
+    from rich.table import Table
+
+    from loquent.cli.terminal import console, say
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("would go" if is_plan else "gone", justify="right")
+    table.add_column("what")
+    for kind, count in swept.counts.items():
+        table.add_row(str(count), MEANS[kind])
+    console().print(table)
+    for kind, count in swept.refused.items():
+        say(f"loquent: {count} {MEANS[kind]} stay: so large a share is removed only by: loquent store sweep --force")
+    if swept.refused:
+        raise typer.Exit(1)
 
 
 def _tell(found: Checked) -> None:

@@ -10,13 +10,16 @@ from loquent.cli.serve import run, until_told
 def worker() -> None:
     """Run jobs. Several workers may share one store; one that dies is taken over when its lease runs out."""
     from loquent.web.observe import configure_logs
-    from loquent.wiring import load_settings
+    from loquent.wiring import build, load_settings, warn
     from loquent.worker import work
 
     settings = load_settings()
     configure_logs(settings)
 
+    services = build(settings)
+    warn(services)
+
     async def until_stopped() -> None:
-        await work(settings, until_told(asyncio.get_running_loop()))
+        await work(services, until_told(asyncio.get_running_loop()))
 
     run(until_stopped())

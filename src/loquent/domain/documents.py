@@ -47,3 +47,17 @@ class DocumentText:
 def blob_of(id: str) -> str:
     """The key under which the original of that document is kept: made of the id, so that a sweep finds its record."""
     return f"documents/{id}"
+
+
+def asking(wish: str, text: str, *, whole: bool = True) -> str:
+    """What a chat model is asked about a document."""
+    what = "the document" if whole else "these notes on the parts of one document"
+    return f"{wish}\n\nAnswer from {what} below alone; where nothing is said of it there, say so.\n\n{text}"
+
+
+def noting(wish: str, part: str) -> str:
+    """What a chat model is asked about a part of a document that does not fit as a whole."""
+    return (
+        f"Below is a part of a document. Note in a few sentences what it says that bears on this: {wish}\n\n"
+        f"Keep names and numbers as they are. Answer with the notes alone.\n\n{part}"
+    )

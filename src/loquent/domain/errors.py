@@ -16,7 +16,8 @@ LoquentError
 │   └── StillRunning   the same request is being worked on
 ├── Limited            over a rate (``retry_after`` seconds: waiting that long succeeds)
 ├── Unavailable        a part is away for now (``retry_after`` seconds where known)
-│   ├── ModelLoading   the model is not in memory yet
+│   ├── NotYet         something has to come first: no fault, and no attempt of a job
+│   │   └── ModelLoading  the model is not in memory yet
 │   └── EngineBusy     the engine said: later
 ├── EngineFailed       the engine answered with a fault that will not pass
 ├── EngineTimeout      the engine was too slow
@@ -32,6 +33,7 @@ class LoquentError(Exception):
     """The root: everything that Loquent raises on purpose."""
 
     code = "error"
+    engine_status: int | None = None  # of HTTP, where a remote engine gave one in place of an answer
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -147,7 +149,13 @@ class Unavailable(LoquentError):
         self.retry_after = retry_after
 
 
-class ModelLoading(Unavailable):
+class NotYet(Unavailable):
+    """Something has to come first: a job tries again later, and that counts as no attempt."""
+
+    code = "not_yet"
+
+
+class ModelLoading(NotYet):
     """The model is not in memory yet."""
 
     code = "model_loading"

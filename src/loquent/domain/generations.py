@@ -19,6 +19,7 @@ from loquent.domain import ids
 from loquent.domain.clock import Moment, later, now
 from loquent.domain.errors import Fenced, LoquentError
 from loquent.domain.evolve import evolve
+from loquent.domain.fixed import fixed
 from loquent.domain.principals import Principal
 
 Json = Mapping[str, Any]
@@ -95,7 +96,7 @@ class Content:
     sources: Json | None = None  # where the output stands in the input: {"spans": [[start, end], …]}
 
 
-@dataclass(frozen=True, slots=True)
+@fixed
 class Outcome:
     """What came of a run, as the finish wants it."""
 

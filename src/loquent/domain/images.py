@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from loquent.domain.clock import Moment
 
 PREFIX = "img"
+PROMPT = "Say what is in this picture. Where there are words in it, say what they are."
+"""What is asked where a caller asks nothing of their own."""
 KINDS = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp", "gif": "image/gif"}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,11 +12,13 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 Windows = tuple[tuple[int, int], ...]  # (count, seconds) of each sliding window
+Networks = tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
 
 SECRET_BYTES = 32
 MAKE_SECRET = "python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"  # noqa: S105  (a command)
 UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 YES, NO = frozenset(("1", "true", "yes", "on")), frozenset(("0", "false", "no", "off"))
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +27,7 @@ class Kind:
 
     takes: str
     read: Callable[[str], Any]
+    schemes: tuple[str, ...] = ()  # of a URL that names a backend
 
 
 def whole(low: int, high: int) -> Kind:
@@ -69,7 +74,7 @@ def url(*schemes: str) -> Kind:
             raise ValueError
         return text
 
-    return Kind("a URL that begins with " + " or ".join(f"{scheme}:" for scheme in schemes), read)
+    return Kind("a URL that begins with " + " or ".join(f"{scheme}:" for scheme in schemes), read, schemes)
 
 
 def _text(text: str) -> str:
@@ -122,6 +127,45 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(filter(None, (part.strip(" \"'[]") for part in text.split(","))))
 
 
+def _hosts(text: str) -> tuple[str, ...]:
+    """Host names as Django takes them, parted by commas or spaces: ``*`` is any, ``.example.org`` all within it."""
+    is_list = re.match(r"[\[(](?![0-9a-fA-F:.]+\])", text)  # but not an IPv6 address
+    found = [part.strip("\"'").lower() for part in re.split(r"[,\s]+", text[1:-1] if is_list else text)]
+    found = [re.sub(r"^([^:\[\]]+):\d+$", r"\1", name) for name in found]
+    if any(re.search(r"[/@*]", name) and name != "*" for name in found):
+        raise ValueError
+    return tuple(f"[{name}]" if ":" in name and not name.startswith("[") else name for name in found if name)
+
+
+def _level(text: str) -> str:
+    """A level by its name, in any case, or by its number; WARN and FATAL are names of old."""
+    known = logging.getLevelNamesMapping() | {str(number): number for number in range(10, 60, 10)}
+    name = logging.getLevelName(known.get(text.upper(), -1))
+    if name not in LEVELS:
+        raise ValueError
+    return str(name)
+
+
+def _levels(text: str) -> tuple[tuple[str, str], ...]:
+    found = []
+    for part in _names(text):
+        name, _, level = part.partition("=")
+        if not name.strip():
+            raise ValueError
+        found.append((name.strip(), _level(level.strip())))
+    return tuple(found)
+
+
+def _networks(text: str) -> Networks:
+    return tuple(ipaddress.ip_network(part, strict=False) for part in _names(text))
+
+
+def _database_name(text: str) -> str:
+    if not text.isprintable() or re.search(r"[?#]|://|/$", text):
+        raise ValueError
+    return text
+
+
 TEXT = Kind("text on one line", _text)
 FLAG = Kind("true or false", _flag)
 FILE = Kind("the path of a file that exists", _file)
@@ -129,6 +173,11 @@ FOLDER = Kind("a folder, made where it is missing", _folder)
 SECRET = Kind(f"at least {SECRET_BYTES} bytes; make one with: {MAKE_SECRET}", _secret)
 WINDOWS = Kind("counts in windows, like 10/minute, 100/hour; or off", _windows)
 NAMES = Kind("names parted by commas", _names)
+HOSTS = Kind("host names parted by commas; .example.org is all within it, * is any", _hosts)
+LEVEL = Kind("one of " + ", ".join(LEVELS), _level)
+LOGGERS = Kind("loggers with their levels, like loquent.runner=DEBUG, loquent.sql=DEBUG", _levels)
+NETWORKS = Kind("addresses and networks, like 10.0.0.1, 192.168.0.0/16, fd00::/8", _networks)
+DATABASE = Kind("the name of a database or of its file", _database_name)
 HTTP = Kind("a URL that begins with http:// or https://", url("http", "https").read)
 
 

@@ -9,6 +9,9 @@ from typing import Any
 request: ContextVar[str] = ContextVar("request", default="")
 """The id of the request that this work belongs to; every line carries it."""
 
+CONTENT = "loquent.content"
+"""The log of what people write and are answered: silent, whatever the level, but where LOG_CONTENT is on."""
+
 
 class Log:
     """A named log. An event is a few fixed words; what differs from time to time goes into fields."""
@@ -17,6 +20,10 @@ class Log:
 
     def __init__(self, name: str) -> None:
         self._logger = logging.getLogger(name)
+
+    def says(self, level: int) -> bool:
+        """Whether a line of that level goes anywhere: to ask before something dear is put together."""
+        return self._logger.isEnabledFor(level)
 
     def debug(self, event: str, **fields: Any) -> None:
         """For whoever looks for a fault."""

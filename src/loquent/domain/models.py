@@ -7,13 +7,15 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from loquent.domain.errors import Misconfigured
-from loquent.domain.requests import NOTHING, Parameters, from_stored
+from loquent.domain.requests import NAMES, NOTHING, Parameters, from_stored
 from loquent.domain.usage import Price
 
 TEXT, CHAT, SUMMARY, JSON_SCHEMA, VISION = "text", "chat", "summary", "json_schema", "vision"
-ABILITIES = frozenset((TEXT, CHAT, SUMMARY, JSON_SCHEMA, VISION))
+BOOLEAN = "boolean"
+ABILITIES = frozenset((TEXT, CHAT, SUMMARY, JSON_SCHEMA, VISION, BOOLEAN))
 """text: goes on from a prompt; chat: answers messages; summary: shortens a text of any length by itself;
-json_schema: keeps to a given JSON schema; vision: says something about a picture in a message."""
+json_schema: keeps to a given JSON schema; vision: says something about a picture in a message; boolean: says nothing
+but true or false."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ def _from_row(row: Mapping[str, Any], where: str) -> Model:
         if unknown := values["abilities"] - ABILITIES:
             raise Misconfigured(f"{where}: abilities are {', '.join(sorted(ABILITIES))}, not {sorted(unknown)[0]!r}")
     if "defaults" in row:
-        if unknown := set(row["defaults"]) - {each.name for each in fields(Parameters)}:
+        if unknown := set(row["defaults"]) - set(NAMES):
             raise Misconfigured(f"{where}: defaults has no {sorted(unknown)[0]!r}")
         values["defaults"] = from_stored(row["defaults"])
     if "price" in row:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from loquent.domain.errors import Invalid
+from loquent.domain.fixed import fixed
 
 ROLES = ("system", "user", "assistant")
 
 
-@dataclass(frozen=True, slots=True)
+@fixed
 class Picture:
     """A picture in a message."""
 
@@ -17,7 +19,7 @@ class Picture:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@fixed
 class Message:
     """One message of a chat."""
 
@@ -26,7 +28,15 @@ class Message:
     pictures: tuple[Picture, ...] = ()  # only for models that have vision
 
 
-@dataclass(frozen=True, slots=True)
+def picture_of(messages: Sequence[Message]) -> Picture:
+    """The picture that was shown last, for models that look at one and at nothing else. Raises Invalid without any."""
+    for message in reversed(messages):
+        if message.pictures:
+            return message.pictures[-1]
+    raise Invalid("this model looks at a picture, and there is none", field="messages")
+
+
+@fixed
 class Parameters:
     """How the model is to answer; None leaves it to the model's row, then to the engine."""
 
@@ -48,7 +58,7 @@ class Parameters:
         return Parameters(**{**defaults.asked(), **self.asked()})
 
 
-NAMES = tuple(field.name for field in fields(Parameters))
+NAMES = Parameters.__match_args__
 NOTHING = Parameters()
 
 

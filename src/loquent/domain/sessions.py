@@ -16,6 +16,7 @@ from loquent.domain.principals import DEFAULT_TENANT, Principal
 
 PREFIX = "ses"
 TITLE = 200  # characters
+HEADING = 60  # characters of the first message that become the title
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +38,12 @@ class Session:
 
 
 def begin(
-    who: Principal, *, surface: str, title: str = "", instructions: str = "", model: str | None = None
+    who: Principal | None, *, surface: str, title: str = "", instructions: str = "", model: str | None = None
 ) -> Session:
-    """A new session of that principal."""
-    moment = now()
-    return Session(new_id(), 0, who.tenant, who.owner, surface, title, instructions, model, moment, moment)
+    """A new session of that principal; None: of whoever holds its id."""
+    id, moment = new_id(), now()
+    owner = who or holder(id)
+    return Session(id, 0, owner.tenant, owner.owner, surface, title, instructions, model, moment, moment)
 
 
 def new_id() -> str:
@@ -59,12 +61,27 @@ def is_expired(session: Session, minutes: float, moment: Moment) -> bool:
     return not session.is_active or moment - session.last_active_at >= minutes * 60 * SECOND
 
 
-def spoken_in(session: Session, minutes: float) -> Session:
+def spoken_in(session: Session, minutes: float, message: str = "") -> Session:
     """With one message more: its number is ``turns`` of what comes back. Raises Gone where it has expired."""
+    spoken = asked_again(session, minutes)
+    return evolve(spoken, turns=session.turns + 1, title=session.title or heading(message))
+
+
+def asked_again(session: Session, minutes: float) -> Session:
+    """With its last answer to be made anew: no message more. Raises Gone where it has expired."""
     moment = now()
     if is_expired(session, minutes, moment):
         raise Gone(f"the session has expired: it was quiet for {minutes:g} minutes; begin a new one")
-    return evolve(session, turns=session.turns + 1, last_active_at=max(moment, session.last_active_at))
+    return evolve(session, last_active_at=max(moment, session.last_active_at))
+
+
+def heading(message: str) -> str:
+    """What a session is called after its first message: how it begins, on one line, not cut in a word."""
+    line = " ".join(message[: 4 * HEADING].split())
+    if len(line) <= HEADING:
+        return line
+    whole, _, _ = line[:HEADING].rpartition(" ")
+    return (whole if len(whole) > HEADING // 2 else line[: HEADING - 1]) + "…"
 
 
 def closed(session: Session) -> Session:

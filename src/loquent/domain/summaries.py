@@ -21,12 +21,13 @@ def brief(length: str) -> int:
     return LENGTHS[length]
 
 
-def piece_characters(context: int | None) -> int:
+def piece_characters(context: int | None, *, beside: int = 0) -> int:
     """Characters of one piece of a text, for a model with so many tokens of context (None: not known).
 
-    Two characters a token: scripts differ, and a piece that does not fit would fail the whole.
+    Two characters a token: scripts differ, and a piece that does not fit would fail the whole. ``beside``: characters
+    of somebody's own instruction, which goes with each piece.
     """
-    return max(500, min(MOST_CHARACTERS, ((context or 4_096) - ROOM) * 2))
+    return max(500, min(MOST_CHARACTERS, ((context or 4_096) - ROOM) * 2) - beside)
 
 
 def instruction(language: str | None, length: str, text: str, *, whole: bool = True) -> str:

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from loquent.domain.clock import SECOND, Moment, day
+from loquent.domain.fixed import fixed
 
 DAY = 86_400 * SECOND
 
 
-@dataclass(frozen=True, slots=True)
+@fixed
 class Usage:
     """Tokens in and out. ``estimated`` where we counted because the engine did not say."""
 
@@ -36,7 +37,7 @@ class Price:
         return -(-(prompt_tokens * self.input + completion_tokens * self.output) // 1_000_000)
 
 
-@dataclass(frozen=True, slots=True)
+@fixed
 class UsageDay:
     """What one owner used of one model on one UTC day: counters only, added to by each finish."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 from loquent.domain.errors import Misconfigured
@@ -14,13 +15,21 @@ from loquent.ports.engine import Engine
 ENGINES: Mapping[str, str] = {
     "llama": "loquent.engines.llama:Llama",
     "openai": "loquent.engines.openai:OpenAI",
+    "anthropic": "loquent.engines.anthropic:Anthropic",
+    "transformers": "loquent.engines.transformers:Transformers",
+    "http_image": "loquent.engines.http_image:HttpImage",
+    "ocr": "loquent.engines.ocr:Ocr",
     "extractive": "loquent.engines.extractive:Extractive",
+    "http_text": "loquent.engines.http_text:HttpText",
     "echo": "loquent.engines.echo:Echo",
 }
 """What a row's ``engine`` may say, and the class that it means, built as ``Class(model, options)`` for each row."""
 
-EXTRAS: Mapping[str, str] = {"llama": "llama"}
+EXTRAS: Mapping[str, str] = {"llama": "llama", "transformers": "transformers", "ocr": "ocr"}
 """The engines that need more than the plain install, and the extra that brings it."""
+
+PACKAGES: Mapping[str, tuple[str, ...]] = {"ocr": ("rapidocr", "onnxruntime", "PIL")}
+"""What such an engine imports, where it imports it in a process of its own."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +41,11 @@ class Options:
     threads: int | None = None  # of an embedded model; None: it chooses
     context: int = 8192  # tokens for each slot of an embedded model
     keys: Mapping[str, str] = field(default_factory=dict, repr=False)  # environment variable -> secret
+
+
+def is_installed(engine: str) -> bool:
+    """Whether what stands in PACKAGES for it is there."""
+    return all(find_spec(package) for package in PACKAGES[engine])
 
 
 def connect(model: Model, options: Options) -> Engine:

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import secrets
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -31,6 +29,8 @@ from loquent.domain.errors import (
 from loquent.domain.models import Model
 from loquent.engines.llama_ask import FEW_SHOT, Answer, Request, request
 from loquent.engines.llama_gguf import header
+from loquent.engines.relay import Relay
+from loquent.engines.threads import default_threads
 from loquent.ports.engine import Ask, Chunk
 
 if TYPE_CHECKING:
@@ -161,24 +161,20 @@ class Llama:
         self._typical += 0.1 * (time.monotonic() - begun - self._typical)
 
 
-class _Call:
-    """One answer on its way from its thread to the event loop; the thread puts, the loop takes."""
+class _Call(Relay):
+    """One answer on its way from its thread to the event loop."""
 
     def __init__(self, answer: Answer) -> None:
-        self.left = False  # nobody listens any more
+        super().__init__()
         self.give_up: Callable[[], bool] = bool  # ends the wait for a slot
         self._answer = answer
-        self._loop = asyncio.get_running_loop()
-        self._pieces: deque[Chunk | LoquentError | None] = deque()
-        self._wake = asyncio.Event()
-        self._is_waking = False
 
     def take(self, event: bytes) -> bool:
         """In the thread, for each of llama.cpp's events: True ends the answer there and frees the slot."""
         if self.left:
             return True
         try:
-            self._put(*self._answer.take(json.loads(event)))
+            self.put(*self._answer.take(json.loads(event)))
         except LoquentError as fault:
             self.fail(fault)
         except Exception as fault:  # it would be lost in native code, and the listener wait for ever
@@ -189,41 +185,12 @@ class _Call:
         """In the thread: there is no more."""
         if not self._answer.finished and not self.left:
             self.fail(EngineFailed("llama.cpp ended its answer in the middle"))
-        self._put(None)
-
-    def fail(self, fault: LoquentError) -> None:
-        """In any thread: the answer ends with this."""
-        self._put(fault)
-        self.left = True
+        self.put(None)
 
     def leave(self) -> None:
         """In the loop: nobody listens any more."""
         self.left = True
         self.give_up()
-
-    async def chunks(self) -> AsyncIterator[Chunk]:
-        """In the loop: the pieces as they come."""
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            self._is_waking = False
-            while self._pieces:
-                piece = self._pieces.popleft()
-                if piece is None:
-                    return
-                if isinstance(piece, LoquentError):
-                    raise piece
-                yield piece
-
-    def _put(self, *pieces: Chunk | LoquentError | None) -> None:
-        self._pieces.extend(pieces)
-        if not pieces or self._is_waking:
-            return
-        self._is_waking = True  # one wake-up is enough for all that comes until the loop has its turn
-        try:
-            self._loop.call_soon_threadsafe(self._wake.set)
-        except RuntimeError:  # the loop has ended, and whoever listened with it
-            self.left = True
 
 
 def _load(path: Path, model: Model, options: Options) -> Any:
@@ -258,10 +225,3 @@ def _settings(path: Path, context: int, options: Options) -> Any:
     chosen.n_threads_http = 1
     chosen.ui = chosen.endpoint_slots = chosen.endpoint_props = False
     return chosen
-
-
-def default_threads() -> int:
-    """All cores but one. Its threads wait for each other by spinning, some hundred times a token: where another
-    process wants the same core, an answer takes ten times as long, and the server needs one itself."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores - 1)

@@ -3,32 +3,17 @@
 from __future__ import annotations
 
 import base64
-import math
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import msgspec
 
-from loquent.domain.errors import (
-    ContextOverflow,
-    EngineBusy,
-    EngineFailed,
-    EngineTimeout,
-    Invalid,
-    LoquentError,
-    ModelLoading,
-    TooLarge,
-    Unavailable,
-)
+from loquent.domain.errors import ContextOverflow, EngineFailed, LoquentError, ModelLoading
 from loquent.domain.requests import Message
 from loquent.domain.usage import Usage
+from loquent.engines.events import Events, payload_of
+from loquent.engines.refusals import UNREADABLE, meaning, retry_after, spent, told
 from loquent.ports.engine import Chunk
-
-MOST_EVENT = 8 * 1024 * 1024  # bytes of one event
-MOST_MESSAGE = 300  # characters of the engine's own words that are passed on
-LONGEST_WAIT = 86_400.0
 
 encode = msgspec.json.Encoder().encode
 
@@ -104,16 +89,16 @@ class Event(msgspec.Struct, gc=False):
 read = msgspec.json.Decoder(Event).decode
 
 
-def answer(data: bytes, content_type: str, name: str) -> Chunk:
+def answer(data: bytes, content_type: str, name: str, *, secret: str = "") -> Chunk:
     """The whole answer. Raises ours where it is an error in the clothes of a success, or no answer at all."""
     try:
         event = read(data)
-    except (msgspec.DecodeError, RecursionError) as broken:
+    except UNREADABLE as broken:
         raise EngineFailed(
             f"model {name}: the engine's answer cannot be read ({content_type or 'no type'})"
         ) from broken
     if event.error is not None:
-        raise refusal(0, {}, data, name)
+        raise refusal(0, {}, data, name, secret=secret)
     text, reason = "", None
     for choice in event.choices[:1]:
         said = choice.message
@@ -129,45 +114,18 @@ def why(reason: str | None) -> str | None:
     return "length" if reason in ("length", "max_tokens") else "stop"
 
 
-class Streamed:
+class Streamed(Events):
     """One streamed answer: bytes in, chunks out, which carry both the text and the events as they came.
 
     Each event is read once, as it passes: reading it into the structs above takes half a microsecond, less than to
     search its bytes for what must not pass (an error, the usage, ``[DONE]``), and nothing unread reaches a caller.
     """
 
-    def __init__(self, dialect: str, name: str) -> None:
-        self.usage: Usage | None = None
-        self.is_over = False
-        self._is_finished = False
+    def __init__(self, dialect: str, name: str, secret: str = "") -> None:
+        super().__init__(name, secret)
         self._dialect = dialect
-        self._name = name
-        self._rest = b""
         self._said = ""  # the model's name as the engine says it, and the bytes that say it
         self._old = self._new = b""
-
-    def take(self, data: bytes) -> Chunk | None:
-        """What these bytes complete; None where that is nothing yet."""
-        if self._rest:
-            data = self._rest + data
-        late = b""
-        if b"\r" in data:  # JSON has none inside a string: they are line ends
-            if data.endswith(b"\r"):  # its \n may be on the way
-                data, late = data[:-1], b"\r"
-            data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        *blocks, rest = data.split(b"\n\n")
-        if len(rest) > MOST_EVENT:
-            raise EngineFailed(f"model {self._name}: an event of the engine has no end")
-        self._rest = rest + late
-        return self._chunk(blocks) if blocks else None
-
-    def end(self) -> Chunk | None:
-        """The connection is at its end: what is left may be an event without the empty line behind it."""
-        last = self._chunk([self._rest.rstrip(b"\r\n")])
-        if not self._is_finished and not self.is_over:
-            raise EngineFailed(f"model {self._name}: the engine's answer was cut")
-        self.is_over = True
-        return last
 
     def _chunk(self, blocks: list[bytes]) -> Chunk | None:
         text, reason, wire = "", None, b""
@@ -199,10 +157,10 @@ class Streamed:
     def _event(self, payload: bytes) -> Event:
         try:
             event = read(payload)
-        except (msgspec.DecodeError, RecursionError) as broken:
+        except UNREADABLE as broken:
             raise EngineFailed(f"model {self._name}: an event of the engine cannot be read") from broken
         if event.error is not None:
-            raise refusal(0, {}, payload, self._name)
+            raise refusal(0, {}, payload, self._name, secret=self._secret)
         return event
 
     def _renamed(self, payload: bytes, said: str) -> bytes:
@@ -219,16 +177,6 @@ class Streamed:
         return renamed
 
 
-def payload_of(block: bytes) -> bytes:
-    """The data of an event with more than one plain line: comments, names and ids are left out (WHATWG, SSE)."""
-    lines = block.removeprefix(b"\xef\xbb\xbf").split(b"\n")
-    fields = [line.partition(b":") for line in lines]
-    if any(name == b"error" for name, _, _ in fields):  # some say so by the field's name
-        lines = [b"data:" + value for name, _, value in fields if name == b"error"]
-    data = [line.removeprefix(b"data:").removeprefix(b" ") for line in lines if line.startswith(b"data:")]
-    return b" ".join(data)  # one line again: where lines of JSON meet, a space does as well
-
-
 def without_usage(payload: bytes) -> bytes:
     """The same event where the engine put its usage into one that also carries text."""
     kept = msgspec.json.decode(payload, type=dict[str, msgspec.Raw])
@@ -243,37 +191,21 @@ def refusal(status: int, headers: Mapping[bytes, bytes], body: bytes, name: str,
         words = words.replace(secret, "…")
     if not status and isinstance(code, int | str) and str(code).isdecimal():
         status = int(code)
-    told = f"model {name}: the engine said {status or 'in its answer'}" + (f": {words[:MOST_MESSAGE]}" if words else "")
-    wait = retry_after(headers)
     too_long = {str(code), kind} & {"context_length_exceeded", "exceed_context_size_error"}
     if too_long or (status in (400, 413) and "context length" in words):
-        return ContextOverflow(told, field="messages")
-    if status in (401, 403):  # its words may name the key
-        return EngineFailed(f"model {name}: the engine refused the key that this deployment gives it ({status})")
-    if code == "insufficient_quota":
-        return EngineFailed(f"model {name}: the deployment's quota at the engine is spent")
-    if status == 429:
-        return EngineBusy(told, retry_after=wait)
-    if status == 408:
-        return EngineTimeout(told)
-    if status == 413:
-        return TooLarge(told)
-    if status in (400, 404, 422):
-        return Invalid(told)
+        return ContextOverflow(told(status, words, name), field="messages")
+    if code == "insufficient_quota" and status not in (401, 403):
+        return spent(name)
     if status == 503 and "loading model" in words.lower():
-        return ModelLoading(told, retry_after=wait)
-    if status >= 500 and status != 501:
-        return Unavailable(told, retry_after=wait)
-    if 300 <= status < 400:
-        return EngineFailed(f"model {name}: the engine answered with a redirect ({status}), which is not followed")
-    return EngineFailed(told)
+        return ModelLoading(told(status, words, name), retry_after=retry_after(headers))
+    return meaning(status, words, headers, name)
 
 
 def fault_of(body: bytes) -> tuple[str, Any, str]:
     """The message, code and type of an error, in the forms that servers give it: OpenAI's, a string, FastAPI's."""
     try:
         said = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError):
+    except UNREADABLE:
         return "", None, ""
     fault = said.get("error", said) if isinstance(said, dict) else said
     if isinstance(fault, str):
@@ -282,21 +214,3 @@ def fault_of(body: bytes) -> tuple[str, Any, str]:
         return "", None, ""
     words = fault.get("message") or fault.get("detail") or ""
     return words if isinstance(words, str) else "", fault.get("code"), str(fault.get("type"))
-
-
-def retry_after(headers: Mapping[bytes, bytes]) -> float | None:
-    """Seconds to wait by ``retry-after-ms`` or ``Retry-After`` (a number or a date; RFC 9110, section 10.2.3)."""
-    milliseconds, wait = headers.get(b"retry-after-ms"), headers.get(b"retry-after")
-    try:
-        if milliseconds is not None:
-            seconds = float(milliseconds) / 1000
-        elif wait is None:
-            return None
-        elif wait[:1].isdigit():
-            seconds = float(wait)
-        else:
-            moment = parsedate_to_datetime(wait.decode("latin-1"))
-            seconds = (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
-    except (ValueError, OverflowError):
-        return None
-    return min(max(0.0, seconds), LONGEST_WAIT) if math.isfinite(seconds) else None

@@ -54,7 +54,7 @@ class Memory:
         if len(rates) == 1:
             return _under(self._lines.get((key, rates[0].seconds)), rates[0], present)
         states = [_under(self._lines.get((key, rate.seconds)), rate, present) for rate in rates]
-        return min(states, key=lambda state: (-state.retry_after, state.remaining))
+        return min(states, key=lambda state: (-state.retry_after, state.remaining, -state.rate.seconds))
 
     def _forget(self, present: int) -> None:
         for (key, seconds), line in list(self._lines.items()):

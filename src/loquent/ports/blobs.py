@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -21,6 +21,8 @@ class Kept:
 
 class Blobs(Protocol):
     """Where uploaded bytes live. Keys are ours: ``documents/doc_…``, lower case, digits, ``_`` and ``/``.
+
+    Any other key raises Invalid.
 
     What always holds: a blob is there whole or not at all, and is durable when ``put`` returns; ``put`` under a key
     in use replaces it as a whole; ``get`` raises NotFound before its first byte where there is none; ``remove`` of
@@ -41,8 +43,8 @@ class Blobs(Protocol):
     async def put(self, key: str, path: Path) -> None:
         """Keep a copy of the file at ``path``."""
 
-    def get(self, key: str) -> AsyncIterator[bytes]:
-        """The bytes, piece by piece (64 KiB or so each)."""
+    def get(self, key: str) -> AsyncGenerator[bytes, None]:
+        """The bytes, piece by piece (64 KiB or so each). Closing it lets go of the blob."""
         ...
 
     async def remove(self, key: str) -> None:

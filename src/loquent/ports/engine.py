@@ -6,12 +6,13 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from loquent.domain.fixed import fixed
 from loquent.domain.models import Model
 from loquent.domain.requests import Message, Parameters
 from loquent.domain.usage import Usage
 
 
-@dataclass(frozen=True, slots=True)
+@fixed
 class Ask:
     """One call of a model: messages to answer, or a prompt to go on from (never both)."""
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from loquent.domain.fixed import fixed
+
 
 @dataclass(frozen=True, slots=True)
 class Rate:
@@ -14,9 +16,9 @@ class Rate:
     seconds: int
 
 
-@dataclass(frozen=True, slots=True)
+@fixed
 class State:
-    """Where a caller stands under the tightest of its rates."""
+    """Where a caller stands under the tightest of its rates; of two alike, the one with the longer window."""
 
     allowed: bool
     rate: Rate

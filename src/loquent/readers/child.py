@@ -1,7 +1,8 @@
 """The child process that reads one file: ``python -m loquent.readers.child``, limited before it looks at anything.
 
 The file is its standard input, what it may use is its one argument (JSON), and it answers on standard output: one
-line of JSON that says what came of it, then the text. It opens no connection, starts nothing and writes no file.
+line of JSON that says what came of it, then the text or, where ``max_pixels`` is given, the cleaned picture. It opens
+no connection, starts nothing and writes no file.
 """
 
 from __future__ import annotations
@@ -44,9 +45,7 @@ def main() -> None:
     sys.addaudithook(guard)
     file = os.fdopen(0, "rb", closefd=False)
     try:
-        text, kind, pages = read(file, asked)
-        head: dict[str, Any] = {"kind": kind, "pages": pages}
-        body = text.encode()
+        head, body = cleaned(file, asked) if "max_pixels" in asked else texted(file, asked)
     except LoquentError as fault:
         head, body = {"error": fault.code, "message": fault.message}, b""
     except MemoryError:
@@ -78,6 +77,19 @@ def limit(seconds: float, memory_bytes: int) -> None:
         except (AttributeError, ValueError, OSError):  # not every system has each of them
             continue
     signal.alarm(whole + 1)
+
+
+def cleaned(file: BinaryIO, asked: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+    """The file as a clean picture."""
+    from loquent.readers import raster
+
+    return raster.cleaned(file, asked["ending"], asked["max_pixels"])
+
+
+def texted(file: BinaryIO, asked: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+    """The file as text."""
+    text, kind, pages = read(file, asked)
+    return {"kind": kind, "pages": pages}, text.encode()
 
 
 def read(file: BinaryIO, asked: dict[str, Any]) -> tuple[str, str, int | None]:

@@ -96,11 +96,16 @@ def _kind(file: BinaryIO, head: bytes, said: str) -> str:
         if _ENCRYPTED in file.read():
             raise Invalid("the document is encrypted: save it without a password", field="file")
         return "an old Office file (.doc, .xls or .ppt): save it as .docx"
-    small = start.lower()
+    return foreign(head) or TEXT
+
+
+def foreign(head: bytes) -> str | None:
+    """What a file with this beginning is, where it is none that is read here; None where nothing says so."""
+    small = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:64].lower()
     for mark, name in _FOREIGN:
         if (small if mark[:1] == b"<" else head).startswith(mark) and (len(mark) > 3 or b"\0" in head):
             return name  # a mark as short as a word counts only where zeros stand near it
-    return TEXT
+    return None
 
 
 def _packed(file: BinaryIO) -> str:

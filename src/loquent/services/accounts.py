@@ -40,14 +40,17 @@ class Accounts:
         await self._store.write(Add(user))
         return user
 
-    async def log_in(self, username: str, password: str) -> str:
-        """An access token. Raises Unauthenticated (one message for a wrong name and a wrong password) or Forbidden."""
+    async def log_in(self, username: str, password: str, *, minutes: int | None = None) -> str:
+        """An access token, good for that many minutes (None: as the deployment says).
+
+        Raises Unauthenticated (one message for a wrong name and a wrong password) or Forbidden.
+        """
         user = await self._store.find(User, "username", {"tenant": DEFAULT_TENANT, "username": username})
         if not await self._passwords.matches(password, user.password_hash if user else None) or user is None:
             raise Unauthenticated("the username or the password is wrong")
         if not user.is_active:
             raise Forbidden("this account is not active")
-        return self._tokens.issue(user)
+        return self._tokens.issue(user, minutes=minutes)
 
     @property
     def token_seconds(self) -> int:

@@ -6,13 +6,16 @@ The one door for every surface: each reads its wire into a Wanted, calls one met
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 
-from loquent.domain import failpoints, ids
-from loquent.domain.clock import Moment, later, now
-from loquent.domain.errors import Conflict, Invalid, Mismatch, NotFound, StillRunning, Taken
+from loquent.domain import failpoints
+from loquent.domain.clock import later, now
+from loquent.domain.errors import Conflict, Mismatch, NotFound, Stale, StillRunning, Taken
 from loquent.domain.evolve import evolve
+from loquent.domain.feedback import Feedback
+from loquent.domain.fixed import fixed
 from loquent.domain.generations import (
     BACKGROUND,
     CANCELLED,
@@ -31,23 +34,23 @@ from loquent.domain.requests import NOTHING, Parameters
 from loquent.ports.engine import Chunk
 from loquent.ports.limiter import State
 from loquent.ports.queue import Queue
-from loquent.ports.store import Add, Change, Page, Position, Remove, Store
+from loquent.ports.store import Add, Change, Position, Remove, Store
 from loquent.services import limits, live
-from loquent.services.amend import amend
+from loquent.services.amend import TRIES, amend
+from loquent.services.history import Filters as Filters
+from loquent.services.history import History, Listed, order_of
 from loquent.services.limits import Limits
 from loquent.services.live import Live
 from loquent.services.models import Models, Offer
 from loquent.services.runner import Runner, interruption
 from loquent.services.scope import Scoped
 
-SCANNED = 1_000  # records that one list call looks at for filters that no order answers
-STEP = 100  # of these in one query, at least
 CUT_SECONDS = 1.0  # after which a cancelled answer is ended though its caller is in the way
 LOOK_SECONDS = 0.5  # between looks at a generation that runs in another process
 QUIET_SECONDS = 15.0  # of silence, after which a follower is told that all is well
 
 
-@dataclass(frozen=True, slots=True)
+@fixed
 class Key:
     """An Idempotency-Key as it came, with the route and the body that it came with."""
 
@@ -56,7 +59,7 @@ class Key:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@fixed
 class Wanted:
     """What a caller wants made. ``input`` is what is stored; ``text`` is its text, for previews and lengths."""
 
@@ -94,17 +97,6 @@ class Begun:
     def now(self) -> tuple[Generation, Content]:
         """The record and the texts as they stand now."""
         return (self.live.generation, self.live.content) if self.live else (self.generation, self.content)
-
-
-@dataclass(frozen=True, slots=True)
-class Filters:
-    """What a list is narrowed to; None: not narrowed."""
-
-    kind: str | None = None
-    status: str | None = None
-    model: str | None = None
-    created_after: Moment | None = None
-    created_before: Moment | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,41 +180,16 @@ class Generations:
             return found[0], Content(id, 0, who.tenant, who.owner, texts[0].input, running.text)
         return found[0], texts[0]
 
-    async def page(self, who: Principal, filters: Filters, *, limit: int, after: str | None = None) -> Page[Generation]:
-        """One's own, newest first, from behind the id ``after``. A page may be short though more lie behind."""
-        if after is not None and not after.startswith("gen_"):
-            raise Invalid("this is not the id of a generation", field="after")
-        scoped = Scoped(self._store, who)
-        order, at = _order(filters)
-        start = after
-        if filters.created_before is not None:
-            bound = ids.floor("gen", filters.created_before)
-            start = min(after, bound) if after else bound
-        end = ids.floor("gen", filters.created_after) if filters.created_after is not None else ""
-        items: list[Generation] = []
-        seen, step = 0, max(limit, STEP) if _narrows(filters, at) else limit
-        while seen < SCANNED or not items:  # at least one, so that there is an id to go on from
-            position = Position(start, start) if start else None
-            page = await scoped.page(Generation, order, at, limit=step, after=position)
-            seen += step
-            for record in page.items:
-                if record.id < end:
-                    return Page(items, more=False)
-                if _matches(record, filters):
-                    items.append(record)
-                    if len(items) == limit:
-                        return Page(items, more=page.more or record is not page.items[-1])
-            if not page.more:
-                return Page(items, more=False)
-            start = page.items[-1].id
-        return Page(items, more=True)
+    async def page(self, who: Principal, filters: Filters, *, limit: int, after: str | None = None) -> Listed:
+        """See History.page."""
+        return await History(self._store).page(who, filters, limit=limit, after=after)
 
     async def numbered(
         self, who: Principal, filters: Filters, *, page: int, per_page: int
     ) -> tuple[list[Generation], int]:
         """A page by number, and the total: only for wire forms that demand it."""
         scoped = Scoped(self._store, who)
-        order, at = _order(filters)
+        order, at = order_of(filters)
         total = await scoped.count(Generation, order, at)
         after: Position | None = None
         skip = (page - 1) * per_page
@@ -256,12 +223,18 @@ class Generations:
         return await self.get(who, id)
 
     async def remove(self, who: Principal, id: str) -> None:
-        """Erase it with its texts. Raises Conflict while it runs: cancel it first."""
-        generation, _ = await self.get(who, id)
-        if not generation.is_over:
-            raise Conflict("it is not over; cancel it first")
+        """Erase it with its texts and its feedback. Raises Conflict while it runs: cancel it first."""
         scoped = Scoped(self._store, who)
-        await scoped.write(*map(Remove, [generation, *await scoped.get(Content, id)]))
+        for _ in range(TRIES):
+            generation, _ = await self.get(who, id)
+            if not generation.is_over:
+                raise Conflict("it is not over; cancel it first")
+            said = await scoped.find(Feedback, "generation", {"generation": id})
+            texts = await scoped.get(Content, id)
+            with suppress(Stale):  # something was said of it meanwhile: that goes too
+                await scoped.write(*map(Remove, [generation, *texts, *([said] if said else [])]))
+                return
+        raise Stale(f"generation {id} keeps changing")
 
     async def follow(self, who: Principal, id: str, offset: int = 0) -> AsyncIterator[Event]:
         """What happens to it from that many characters of its output on, to its end. Raises NotFound at once."""
@@ -305,9 +278,9 @@ class Generations:
         return self._models.pick(wanted.model, *(wanted.needs or needs))
 
     async def _accept(self, who: Principal, wanted: Wanted, mode: str, offer: Offer) -> Begun:
-        if wanted.key is not None and (known := await self._repeated(who, wanted.key)):
+        if wanted.key is not None and (known := await self.repeated(who, wanted.key)):
             return known
-        state = await self._limits.take(wanted.rule, f"{who.tenant}/{who.owner}")
+        state = await self._limits.take(wanted.rule, _whom(who))
         generation = begin(
             who,
             kind=wanted.kind,
@@ -332,16 +305,20 @@ class Generations:
             await Scoped(self._store, who).write(Add(begun.generation), Add(begun.content), *beside)
             begun.generation, begun.content = evolve(begun.generation, version=1), evolve(begun.content, version=1)
         except Taken:
-            known = await self._repeated(who, key) if key else None
+            known = await self.repeated(who, key) if key else None
             if known is None:
                 raise StillRunning("another request with this Idempotency-Key is being worked on") from None
             begun.generation, begun.content, begun.replayed = known.generation, known.content, True
+            await self._limits.give_back(wanted.rule, _whom(who))
+        except Stale:  # what was to be written beside it has changed: nothing came of it
+            await self._limits.give_back(wanted.rule, _whom(who))
+            raise
 
     async def is_repeat(self, who: Principal, key: Key | None) -> bool:
         """Whether an earlier request with this key has a result. Raises Mismatch or StillRunning."""
-        return key is not None and await self._repeated(who, key) is not None
+        return key is not None and await self.repeated(who, key) is not None
 
-    async def _repeated(self, who: Principal, key: Key) -> Begun | None:
+    async def repeated(self, who: Principal, key: Key) -> Begun | None:
         """What an earlier request with this key made; None where there is none that still counts."""
         scoped = Scoped(self._store, who)
         found = await scoped.get(Repeat, repeat_id(who, route=key.route, key=key.key))
@@ -365,27 +342,10 @@ def _mark(who: Principal, key: Key, generation: str) -> Repeat:
     return repeat(who, route=key.route, key=key.key, body=key.body, generation=generation)
 
 
+def _whom(who: Principal) -> str:
+    """Whom a limit counts for."""
+    return f"{who.tenant}/{who.owner}"
+
+
 def _is_of(generation: Generation, who: Principal) -> bool:
     return (generation.tenant, generation.owner) == (who.tenant, who.owner)
-
-
-def _order(filters: Filters) -> tuple[str, dict[str, str]]:
-    """The declared order that answers most of the filters."""
-    if filters.kind and filters.status:
-        return "kind_status", {"kind": filters.kind, "status": filters.status}
-    for name in ("model", "kind", "status"):
-        if value := getattr(filters, name):
-            return name, {name: value}
-    return "newest", {}
-
-
-def _narrows(filters: Filters, at: Mapping[str, str]) -> bool:
-    """Whether the filters ask for more than the order answers."""
-    return sum(value is not None for value in (filters.kind, filters.status, filters.model)) > len(at)
-
-
-def _matches(record: Generation, filters: Filters) -> bool:
-    return all(
-        wanted is None or getattr(record, name) == wanted
-        for name, wanted in (("kind", filters.kind), ("status", filters.status), ("model", filters.model))
-    )

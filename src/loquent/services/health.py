@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from loquent.domain.errors import LoquentError
+from loquent.ports.blobs import Blobs
 from loquent.ports.store import Store
 from loquent.services.models import Models
 
@@ -23,10 +24,11 @@ class Check:
 
 
 class Health:
-    """Asks the store and every model's engine."""
+    """Asks the store, the place for files and every model's engine."""
 
-    def __init__(self, store: Store, models: Models) -> None:
+    def __init__(self, store: Store, blobs: Blobs, models: Models) -> None:
         self._store = store
+        self._blobs = blobs
         self._models = models
 
     async def ready(self) -> bool:
@@ -36,7 +38,8 @@ class Health:
     async def checks(self) -> list[Check]:
         """Every part."""
         engines = [_check(f"model:{name}", offer.engine.ready) for name, offer in self._models.offers.items()]
-        return list(await asyncio.gather(_check("database", self._store.ready), *engines))
+        places = [_check("database", self._store.ready), _check("blobs", self._blobs.ready)]
+        return list(await asyncio.gather(*places, *engines))
 
 
 async def _check(name: str, ask: Callable[[], Awaitable[None]]) -> Check:

@@ -10,6 +10,7 @@ from loquent.ports.limiter import Limiter, Rate, State
 from loquent.services import metrics
 
 GENERATIONS, SUMMARIES, LOGINS = "generations", "summaries", "logins"
+SESSIONS, MESSAGES = "sessions", "messages"
 
 
 class Over(Limited):
@@ -36,6 +37,11 @@ class Limits:
         if not state.allowed:
             raise _over(rule, state)
         return state
+
+    async def give_back(self, rule: str, whom: str) -> None:
+        """Uncount the newest one: what it was taken for did not happen."""
+        if rates := self.rules[rule]:
+            await self.limiter.give_back(f"{rule}:{whom}", rates)
 
     async def check(self, rule: str, whom: str) -> None:
         """Count nothing, but raise Over where one more would be: before work that is dear."""

@@ -27,8 +27,8 @@ class Live:
         "_task",
         "_texts",
         "_waiting",
+        "asked_tokens",
         "content",
-        "estimated",
         "finish_reason",
         "first_at",
         "generation",
@@ -70,6 +70,7 @@ class Live:
         self.finish_reason: str | None = None
         self.usage: Usage | None = None
         self.turns_left_out: int | None = None
+        self.asked_tokens: int | None = None  # by our own count, where the recipe asks more than the input says
         self.spans: list[tuple[int, int]] = []
         self._chunks: list[Chunk] = []  # taken, not yet taken apart
         self._texts: list[str] = []
@@ -175,6 +176,8 @@ class Live:
     def _estimate(self, text: str, status: str) -> Usage:
         if status != COMPLETED and self.first_at is None:
             return Usage(0, 0, estimated=True)  # the engine never began
+        if self.asked_tokens is not None:
+            return Usage(self.asked_tokens, estimate_tokens(text), estimated=True)
         asked = self.content.input
         said = next((asked[name] for name in ("prompt", "text", "message") if name in asked), None)
         if said is None:

@@ -28,6 +28,7 @@ limited = Counter("loquent_limited", "Requests refused for their rate.", ("rule"
 fenced = Counter("loquent_fenced_writes", "Results dropped because another worker held the job.", registry=registry)
 claimed = Counter("loquent_claimed_jobs", "Jobs taken up.", registry=registry)
 retried = Counter("loquent_retried_jobs", "Jobs put back after a passing fault.", registry=registry)
+swept = Counter("loquent_swept", "Records and files whose time to be kept was over.", ("kind",), registry=registry)
 oldest_pending = Gauge("loquent_oldest_pending_seconds", "Age of the oldest job that waits.", registry=registry)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from loquent.domain.errors import Invalid, NotFound, Unavailable
-from loquent.domain.models import CHAT, SUMMARY, Model
+from loquent.domain.models import CHAT, SUMMARY, TEXT, VISION, Model
 from loquent.ports.engine import Engine
 
 
@@ -21,10 +21,14 @@ class Offer:
 class Models:
     """The models of this deployment, by name."""
 
-    def __init__(self, offers: Sequence[Offer], *, default: str = "", summary: str = "") -> None:
+    def __init__(
+        self, offers: Sequence[Offer], *, default: str = "", summary: str = "", text: str = "", image: str = ""
+    ) -> None:
         self.offers: Mapping[str, Offer] = {offer.model.name: offer for offer in offers}
         chats = [offer.model.name for offer in offers if CHAT in offer.model.abilities]
         self.default = default or next(iter(chats), "")
+        self.text = text
+        self.image = image or next((offer.model.name for offer in offers if VISION in offer.model.abilities), "")
         self.summary = summary or next(
             (offer.model.name for offer in offers if SUMMARY in offer.model.abilities), self.default
         )
@@ -49,6 +53,25 @@ class Models:
     def pick_for_summary(self, name: str | None) -> Offer:
         """The offer that summarises: any that shortens texts by itself, or chats."""
         return self.pick(name or self.summary, SUMMARY, CHAT)
+
+    def pick_for_image(self, name: str | None) -> Offer:
+        """The offer that says what is in a picture. Raises Unavailable where there is none, NotFound or Invalid."""
+        if not name and not self.image:
+            raise Unavailable("no model is configured that sees images; set LOQUENT_IMAGE_MODEL or IMAGE_MODEL_URL")
+        return self.pick(name or self.image, VISION)
+
+    def text_offer(self) -> Offer:
+        """The offer that goes on from prompts for the textgen family: the one chosen, else the first that can.
+
+        Raises NotFound where there is none.
+        """
+        able = [name for name in (self.text, self.default, *self.offers) if self._can(name, TEXT)]
+        if not able:
+            raise NotFound("no model is configured that goes on from a prompt")
+        return self.offers[able[0]]
+
+    def _can(self, name: str, ability: str) -> bool:
+        return name in self.offers and ability in self.offers[name].model.abilities
 
     def rows(self) -> list[Model]:
         """All rows, in the operator's order."""

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import replace
+from collections.abc import AsyncIterator, Callable, Mapping
 
-from loquent.domain.errors import EngineFailed
+from loquent.domain.documents import DocumentText, asking, noting
+from loquent.domain.errors import EngineFailed, NotFound
+from loquent.domain.evolve import evolve
+from loquent.domain.generations import Generation
 from loquent.domain.models import CHAT, SUMMARY
 from loquent.domain.requests import Message, Parameters
 from loquent.domain.summaries import brief, instruction, joining, piece_characters
 from loquent.domain.texts import pieces
 from loquent.domain.usage import Usage, estimate_tokens
 from loquent.ports.engine import Ask, Chunk
+from loquent.ports.store import Store
 from loquent.services.live import Live
 from loquent.services.runner import Recipe
 
@@ -32,52 +35,110 @@ def answer(live: Live) -> AsyncIterator[Chunk]:
 
 async def summarize(live: Live) -> AsyncIterator[Chunk]:
     """A text made shorter: by a model that does it by itself, or piece by piece and then together."""
-    model, asked = live.offer.model, live.content.input
-    text, language, length = asked["text"], asked.get("language"), asked.get("length", "medium")
+    asked = live.content.input
+    ask = await _summing_up(live, asked["text"], asked.get("language"), asked.get("length", "medium"))
+    async for chunk in live.offer.engine.stream(ask):
+        yield chunk
+
+
+def about_documents(store: Store) -> Recipe:
+    """What is asked about an uploaded document; its text lies in the store, not in the generation."""
+
+    async def answer_about(live: Live) -> AsyncIterator[Chunk]:
+        text = await _text_of(store, live.generation)
+        live.asked_tokens = estimate_tokens(text)
+        ask = await _asking(live, text, live.content.input["instruction"])
+        async for chunk in live.offer.engine.stream(ask):
+            yield chunk
+
+    return answer_about
+
+
+async def _text_of(store: Store, generation: Generation) -> str:
+    found = await store.get(DocumentText, generation.upload or "")
+    if not found or (found[0].tenant, found[0].owner) != (generation.tenant, generation.owner):
+        raise NotFound("the document has been removed")
+    return found[0].text
+
+
+async def _summing_up(live: Live, text: str, language: str | None, length: str) -> Ask:
+    model = live.offer.model
     parameters = live.parameters.over(Parameters(max_tokens=brief(length))).over(model.defaults)
     if SUMMARY in model.abilities:
         live.step(0, 1)
-        ask = Ask(model, parameters, (Message("user", text),))
-        async for chunk in live.offer.engine.stream(ask):
-            yield chunk
-        return
-    limit = piece_characters(model.context)
+        return Ask(model, parameters, (Message("user", text),))
+    prompt = await _fitted(
+        live,
+        text,
+        parameters,
+        limit=piece_characters(model.context),
+        note=lambda part: instruction(language, "short", part),
+        put=lambda rest, whole: instruction(language, length, rest, whole=whole),
+    )
+    return Ask(model, parameters, (Message("user", prompt),))
+
+
+async def _asking(live: Live, text: str, wish: str) -> Ask:
+    """No wish: what the document says, in short. A model that only goes on from a prompt gets the text as it is."""
+    model = live.offer.model
+    if not wish and model.abilities & {CHAT, SUMMARY}:
+        return await _summing_up(live, text, None, "medium")
+    parameters = live.parameters.over(model.defaults)
+    if CHAT not in model.abilities:
+        return Ask(model, parameters, prompt=f"{wish}\n\n{text}" if wish else text, streamed=live.streamed)
+    prompt = await _fitted(
+        live,
+        text,
+        parameters,
+        limit=piece_characters(model.context, beside=len(wish)),
+        note=lambda part: noting(wish, part),
+        put=lambda rest, whole: asking(wish, rest, whole=whole),
+    )
+    return Ask(model, parameters, (Message("user", prompt),), streamed=live.streamed)
+
+
+async def _fitted(
+    live: Live,
+    text: str,
+    parameters: Parameters,
+    *,
+    limit: int,
+    note: Callable[[str], str],
+    put: Callable[[str, bool], str],
+) -> str:
+    """What to ask of the whole: ``put`` of the text, or of notes on its parts where it has more than ``limit``.
+
+    ``note`` is what is asked of a part. Notes that are too long together are noted again.
+    """
     parts = _cut(text, limit)
     live.step(0, len(parts) + 1 if len(parts) > 1 else 1)
     is_whole = len(parts) == 1
+    short = evolve(parameters, max_tokens=min(brief("short"), limit // 8))
     while len(parts) > 1:
-        shortened = await _shorten(
-            live, parts, language, replace(parameters, max_tokens=min(brief("short"), limit // 8))
-        )
-        parts = _cut(
-            joining([short[: limit // 3] for short, _ in shortened]), limit
-        )  # no model keeps this going for ever
+        notes = await _noted(live, [note(part) for part in parts], short)
+        parts = _cut(joining([each[: limit // 3] for each, _ in notes]), limit)  # no model keeps this going for ever
         live.step(live.steps_done, live.steps_done + 1 + (len(parts) if len(parts) > 1 else 0))
     if not parts:
         raise EngineFailed("the model said nothing of any part of the text")
-    messages = (Message("user", instruction(language, length, parts[0], whole=is_whole)),)
-    async for chunk in live.offer.engine.stream(Ask(model, parameters, messages)):
-        yield chunk
+    return put(parts[0], is_whole)
 
 
 def _cut(text: str, limit: int) -> list[str]:
     return [text[start:end] for start, end in pieces(text, limit)]
 
 
-async def _shorten(
-    live: Live, parts: list[str], language: str | None, parameters: Parameters
-) -> list[tuple[str, Usage]]:
-    """Each part made short, several at the same time; the first fault ends them all."""
+async def _noted(live: Live, prompts: list[str], parameters: Parameters) -> list[tuple[str, Usage]]:
+    """What is said to each, several at the same time; the first fault ends them all."""
     slots = asyncio.Semaphore(AT_ONCE)
 
-    async def shorten(part: str) -> tuple[str, Usage]:
+    async def noted(prompt: str) -> tuple[str, Usage]:
         async with slots:
-            made = await _ask(live, instruction(language, "short", part), parameters)
+            made = await _ask(live, prompt, parameters)
         live.take(Chunk(usage=made[1]))  # at once: it is spent, whatever comes of the rest
         live.step(live.steps_done + 1, live.steps)
         return made
 
-    tasks = [asyncio.create_task(shorten(part)) for part in parts]
+    tasks = [asyncio.create_task(noted(prompt)) for prompt in prompts]
     try:
         return await asyncio.gather(*tasks)
     finally:

@@ -20,8 +20,8 @@ from loquent.domain.errors import (
     Fenced,
     Invalid,
     LoquentError,
-    ModelLoading,
     NotFound,
+    NotYet,
     Stale,
     Taken,
     Unavailable,
@@ -45,7 +45,7 @@ from loquent.domain.usage import usage_day
 from loquent.ports.engine import Chunk
 from loquent.ports.store import Add, Bump, Change, Replace, Store
 from loquent.services import live as lives
-from loquent.services import metrics
+from loquent.services import metrics, said
 from loquent.services.amend import amend
 from loquent.services.live import Live
 from loquent.services.metrics import meter
@@ -126,6 +126,7 @@ class Runner:
         former = self.lives.get(live.generation.id)
         if former is not None and not failpoints.is_armed(failpoints.UNFENCED):
             former.stop(lives.FENCED)  # this process stood still past the lease, and has taken the job again
+        said.asked(live.generation, live.content)
         chunks = self._recipes[live.generation.kind](live)
         self.lives[live.generation.id] = live
         live.runs_in(asyncio.current_task(self._loop))
@@ -200,6 +201,7 @@ class Runner:
             await self._put(live, lambda record: _retried(record, outcome), live.content)
             return
         await self._put_result(live, outcome)
+        said.answered(live.generation, outcome)
         model, status = live.offer.model.name, outcome.status
         meter(metrics.generations, model, status).inc()
         meter(metrics.tokens, model, "in").inc(outcome.prompt_tokens)
@@ -208,7 +210,7 @@ class Runner:
             meter(metrics.first_seconds, model).observe((live.first_at - live.generation.created_at) / SECOND)
 
     def _may_pass(self, live: Live, outcome: Outcome) -> bool:
-        if isinstance(outcome.error, ModelLoading):
+        if isinstance(outcome.error, NotYet):
             return True  # no fault of the job, and no run of it: see retried
         passing = isinstance(outcome.error, (Unavailable, EngineTimeout))
         return passing and live.generation.attempts < self.pace.max_attempts
@@ -393,4 +395,4 @@ def _retried(record: Generation, outcome: Outcome) -> Generation:
     """Back to pending, for as long as the engine asked, else for 2, 4, 8 … seconds with jitter."""
     error = outcome.error or Unavailable("it may pass")
     seconds = getattr(error, "retry_after", None) or 2.0**record.attempts * random.uniform(0.5, 1)  # noqa: S311
-    return retried(record, seconds=seconds, error=error, counts=not isinstance(error, ModelLoading))
+    return retried(record, seconds=seconds, error=error, counts=not isinstance(error, NotYet))

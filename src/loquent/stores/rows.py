@@ -62,7 +62,7 @@ class Rows(Generic[R]):
         self._keys_of = itemgetter(*[at for at, most in self._texts_at if most], self.id_at)
         self._texts_of = itemgetter(*[at for at, most in self._texts_at if not most], self.id_at, self.id_at)
         wholes = self._places(int)
-        self._wholes_of = itemgetter(*wholes, *wholes) if wholes else lambda row: ()
+        self._wholes_of = itemgetter(*wholes, wholes[0]) if wholes else lambda row: ()
 
     def _places(self, base: type[Any]) -> list[int]:
         return [self.place[name] for name in self.names if self.shapes[name][0] is base]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from sqlalchemy import Dialect
 
+from loquent.domain.log import CONTENT, Log
 from loquent.ports.store import COUNT_CAP, Change, Page, Position
 from loquent.stores.rows import Row, Rows, Step, check_position, check_values, put_and_added, rows_of, steps
 from loquent.stores.sql_statements import Statements
 
 R = TypeVar("R")
+log, content = Log("loquent.sql"), Log(CONTENT)
 
 MOST_IDS = 256  # in one SELECT
 
@@ -61,11 +64,41 @@ class Driver(Protocol):
         ...
 
 
+class Told:
+    """A Driver that logs each statement and how many rows it gave or changed; its values only with the content."""
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+        self.dialect = driver.dialect
+        self.open, self.close = driver.open, driver.close
+
+    async def read(self, call: Call) -> list[Any]:
+        """See Driver."""
+        return _told(call, await self._driver.read(call))
+
+    async def write(self, calls: Sequence[Call]) -> None:
+        """See Driver."""
+        await self._driver.write(calls)
+        for call in calls:
+            _told(call, [call])  # each changes one row, or the write had raised
+
+    async def take(self, call: Call) -> list[Any]:
+        """See Driver."""
+        return _told(call, await self._driver.take(call))
+
+
+def _told(call: Call, rows: list[Any]) -> list[Any]:
+    is_shown = content.says(logging.INFO) and "password" not in call.sql  # no log is for those, hashed or not
+    values = {"values": list(call.values)} if is_shown else {}
+    log.debug("statement", sql=call.sql, rows=len(rows), **values)
+    return rows
+
+
 class Sql:
     """A Store over a Driver."""
 
     def __init__(self, driver: Driver) -> None:
-        self._driver = driver
+        self._driver = Told(driver) if log.says(logging.DEBUG) else driver  # asked once: it costs nothing when off
         self._statements = Statements(driver.dialect)
         self._adds: dict[Rows[Any], str] = {}
         self._bumps: dict[Any, tuple[str, tuple[str, ...], tuple[tuple[int, int], ...]]] = {}

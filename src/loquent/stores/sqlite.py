@@ -199,7 +199,7 @@ def _in_bulk(cursor: sqlite3.Cursor, group: list[Job]) -> None:
     for sql, rows in adds.items():
         at = 0
         while at < len(rows):
-            n = min(MOST_ROWS, 1 << (len(rows) - at).bit_length() - 1)  # powers of two: few statements to keep
+            n = min(MOST_ROWS, len(rows) - at)
             cursor.execute(_of_rows(sql, n), list(chain.from_iterable(rows[at : at + n])))
             at += n
     for (sql, _), values in bumps.items():

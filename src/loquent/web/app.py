@@ -13,23 +13,41 @@ from starlette.types import ASGIApp
 
 from loquent import __version__
 from loquent.domain.errors import LoquentError
-from loquent.web.api import generations, health, models, summaries, users
-from loquent.web.compat import openai
+from loquent.web.api import (
+    documents,
+    feedback,
+    generations,
+    health,
+    history,
+    images,
+    models,
+    sessions,
+    summaries,
+    users,
+)
+from loquent.web.compat import chat, getdoc, openai, text_generations, upload
 from loquent.web.direct import Direct
 from loquent.web.document import document
 from loquent.web.edge import Edge
-from loquent.web.errors import Dress, ours, problem
+from loquent.web.errors import Dress, detail, ours, problem
 from loquent.web.observe import configure_logs
 from loquent.web.pages import assets, docs, home
-from loquent.wiring import Services, build, load_settings
+from loquent.wiring import Services, build, load_settings, warn
 
-DIRECT: tuple[Direct, ...] = (generations.CREATE, openai.CHAT, openai.COMPLETION)
+DIRECT: tuple[Direct, ...] = (generations.CREATE, openai.CHAT, openai.COMPLETION, text_generations.CREATE, chat.CHAT)
 ROUTERS = (
     *(generations.router, summaries.router, models.router, users.router, health.router, openai.router),
+    *(history.router, feedback.router, sessions.router, chat.router),
+    *(text_generations.router, documents.router, getdoc.router, images.router, upload.router),
     *(home.router, docs.router, assets.router),
 )
-DRESSES: dict[str, Dress] = {"/v1/": openai.dress}
-UPLOADS = frozenset({summaries.UPLOAD})
+DRESSES: dict[str, Dress] = {
+    **dict.fromkeys(text_generations.PREFIXES, text_generations.dress),
+    **dict.fromkeys((*chat.PREFIXES, getdoc.PREFIX), detail),
+    **dict.fromkeys(upload.PREFIXES, upload.dress),
+    "/v1/": openai.dress,
+}
+UPLOADS = frozenset({summaries.UPLOAD, documents.UPLOAD, getdoc.UPLOAD, images.UPLOAD, upload.UPLOAD})
 
 
 def create_app(services: Services | None = None) -> Edge:
@@ -38,6 +56,7 @@ def create_app(services: Services | None = None) -> Edge:
         settings = load_settings()
         configure_logs(settings)
         services = build(settings)
+        warn(services)
     app = make_routes(services)
     direct: dict[str, ASGIApp] = {each.path: each for each in DIRECT}
     return Edge(app, services, direct, DRESSES, UPLOADS)

@@ -106,12 +106,12 @@ async def read_body(receive: Receive) -> bytes:
     return b"".join(parts)
 
 
-def read_json(body: bytes) -> Any:
-    """What a JSON body says (RFC 8259, I-JSON). Raises Invalid naming what is wrong with it."""
+def read_json(body: bytes, decoder: json.JSONDecoder | None = None) -> Any:
+    """What a JSON body says (RFC 8259, I-JSON); by default strictly. Raises Invalid naming what is wrong with it."""
     if not body:
         raise Invalid("the body is empty; it takes JSON")
     try:
-        read = STRICT.decode(body.decode())
+        read = (decoder or STRICT).decode(body.decode())
     except UnicodeDecodeError as error:
         raise Invalid(f"the body is not UTF-8, at byte {error.start}") from None
     except json.JSONDecodeError as error:
@@ -185,7 +185,13 @@ def _int(text: str) -> int:
     return value
 
 
+def _number(text: str) -> int | float:
+    return int(text) if len(text) <= 20 else float(text)
+
+
 STRICT = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant, parse_float=_float, parse_int=_int)
+LOOSE = json.JSONDecoder(object_pairs_hook=_object, parse_constant=float, parse_float=float, parse_int=_number)
+"""Takes numbers that are none, or out of range, as such: for who answers to them in words of their own."""
 
 
 def _walk(read: Any, see: Callable[[Any, int], None]) -> None:

@@ -12,7 +12,7 @@ from fastapi.routing import APIRoute
 from loquent.domain.errors import Invalid
 from loquent.domain.principals import Principal
 from loquent.web.body import StrictRequest, check_is_form, check_is_json
-from loquent.web.direct import address, any_key, bearer
+from loquent.web.direct import address, any_key, bearer, by_token
 from loquent.wiring import Services
 
 
@@ -54,6 +54,11 @@ def _who_by_any_key(request: Request) -> Principal:
     return any_key(request.scope["loquent.services"], request.headers.get("authorization"), address(request.scope))
 
 
+def _who_by_token(request: Request) -> Principal:
+    """The same where nobody is served without a token: see by_token."""
+    return by_token(request.scope["loquent.services"], request.headers.get("authorization"))
+
+
 def _check_query(request: Request) -> None:
     """Raise Invalid where a name stands twice: which of the two is meant nobody knows."""
     given = [name for name, _ in request.query_params.multi_items()]
@@ -63,14 +68,19 @@ def _check_query(request: Request) -> None:
 
 
 async def check_form(request: Request) -> None:
-    """For a route with a form: raise Invalid where a field or a file stands twice in it."""
-    given = [name for name, _ in (await request.form()).multi_items()]
+    """For a route with a form: raise Invalid where a field stands twice in it, or more files than one."""
+    sent = (await request.form()).multi_items()
+    given = [name for name, _ in sent]
     if twice := next((name[:100] for name in given if given.count(name) > 1), ""):
         raise Invalid(f"{twice} stands twice in the form", field=twice)
+    files = [name[:100] for name, value in sent if not isinstance(value, str)]
+    if len(files) > 1:
+        raise Invalid(f"there are {len(files)} files in the form; it takes one", field=files[1])
 
 
 Ours = Annotated[Services, Depends(_services)]
 Who = Annotated[Principal, Depends(_who)]
 WhoByAnyKey = Annotated[Principal, Depends(_who_by_any_key)]
-KNOWN = (_who, _who_by_any_key)
+WhoByToken = Annotated[Principal, Depends(_who_by_token)]
+KNOWN = (_who, _who_by_any_key, _who_by_token)
 """What a route depends on that is not for everybody."""

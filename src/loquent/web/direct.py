@@ -14,11 +14,12 @@ from pydantic import BaseModel
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from loquent.domain.errors import Invalid
+from loquent.domain.errors import Invalid, Unauthenticated
 from loquent.domain.principals import Principal
 from loquent.services.generations import Key
 from loquent.web.body import check_is_json, read_body, read_json, validate
 from loquent.web.errors import Headers
+from loquent.web.proxies import normal
 from loquent.web.sse import Watch
 from loquent.wiring import Services
 
@@ -97,6 +98,18 @@ def bearer(authorization: bytes | str | None) -> str | None:
     return token.strip() if scheme.lower() == "bearer" else ""
 
 
+class NoToken(Unauthenticated):
+    """No token at all came, where nobody is served without one."""
+
+
+def by_token(services: Services, authorization: bytes | str | None) -> Principal:
+    """Who asks, on surfaces that know no anonymous callers. Raises NoToken or Unauthenticated."""
+    token = bearer(authorization)
+    if not token:
+        raise NoToken("log in first: this needs an access token")
+    return services.accounts.who(token, "")
+
+
 def any_key(services: Services, authorization: bytes | str | None, address: str) -> Principal:
     """Who asks, of clients that insist on some key: one that is no token is none where anonymous callers are served."""
     token = bearer(authorization)
@@ -105,9 +118,9 @@ def any_key(services: Services, authorization: bytes | str | None, address: str)
 
 
 def address(scope: Scope) -> str:
-    """The address that the request came from."""
+    """The address that the request came from: the one that owners and limits go by (see Edge and Proxies)."""
     client = scope.get("client")
-    return client[0] if client else ""
+    return normal(client[0]) if client else ""
 
 
 def idempotency_key(header: bytes | str | None, scope: Scope, body: bytes) -> Key | None:

@@ -25,6 +25,13 @@ ERRORS = {
             **dict.fromkeys(("title", "detail", "code", "request_id", "field"), _TEXT),
         },
     },
+    "Detail": {
+        "title": "Detail",
+        "description": "What is wrong, as the families say it",
+        "type": "object",
+        "required": ["detail"],
+        "properties": {"detail": _TEXT},
+    },
     "Error": {
         "title": "Error",
         "description": "What is wrong, as OpenAI says it",
@@ -39,7 +46,9 @@ ERRORS = {
         },
     },
 }
-"""The forms of errors on the two kinds of surface."""
+"""The forms of errors on the three kinds of surface."""
+FORMS = {"/api/": "Problem", "/v1/": "Error"}
+"""Which of them by the beginning of a path; the families' paths lie elsewhere."""
 
 
 def document(schema: dict[str, Any], routes: list[Direct]) -> dict[str, Any]:
@@ -78,7 +87,8 @@ def document(schema: dict[str, Any], routes: list[Direct]) -> dict[str, Any]:
 
 def _tell_errors(path: str, responses: dict[str, Any]) -> None:
     """Every error of a route in the form of its surface, in place of the framework's own."""
-    media, name = ("application/json", "Error") if path.startswith("/v1/") else ("application/problem+json", "Problem")
+    name = next((form for begins, form in FORMS.items() if path.startswith(begins)), "Detail")
+    media = "application/problem+json" if name == "Problem" else "application/json"
     content = {media: {"schema": {"$ref": f"#/components/schemas/{name}"}}}
     for status, response in responses.items():
         if status >= "400" and ("content" not in response or status == "422"):

@@ -21,6 +21,7 @@ from loquent.services import metrics
 from loquent.web.body import Bounded, HungUp
 from loquent.web.errors import Dress, Headers, Plain, Refused, ours, problem
 from loquent.web.observe import AccessLog
+from loquent.web.proxies import Proxies
 from loquent.web.wheel import Wheel
 from loquent.wiring import Services
 
@@ -30,7 +31,6 @@ REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 MOST_HEADERS, MOST_HEADER_BYTES = 100, 65_536
 UNWATCHED = 0.05  # seconds for which a call is too short to watch for a hang-up
 GONE = 499  # the log's word for a client that hung up; never sent
-BOTH_SPELLINGS = ("/api/", "/v1/")  # with and without a slash at the end, and no redirect: clients lose the body
 ONCE = (b"authorization", b"content-length", b"content-type", b"host", b"idempotency-key", b"last-event-id")
 SECURITY: Headers = [
     (b"x-content-type-options", b"nosniff"),
@@ -61,6 +61,8 @@ class Edge:
         found = services.settings
         self._hosts = frozenset(found.host_names)
         self._any_host = "*" in self._hosts
+        self._domains = tuple(name for name in self._hosts if name.startswith("."))
+        self._proxies = Proxies(found.trusted_proxies) if found.trusted_proxies else None
         self._max_body, self._max_upload = found.max_body, found.max_upload
         self._bodies, self._watches = Wheel(found.body_seconds), Wheel(UNWATCHED)
         self._counters: dict[tuple[str, int], Any] = {}
@@ -81,9 +83,11 @@ class Edge:
         scope["loquent.wheel"] = self._watches
         loop = self._loop = self._loop or asyncio.get_running_loop()
         scope["loquent.task"] = asyncio.current_task(loop)
+        if self._proxies is not None and scope.get("client"):
+            scope["client"] = (self._proxies.caller(scope["client"][0], scope["headers"]), 0)
         path: str = scope["path"]
-        if path.endswith("/") and path.startswith(BOTH_SPELLINGS) and path not in BOTH_SPELLINGS:
-            path = scope["path"] = path.rstrip("/")
+        if path.endswith("/"):  # both spellings of every path, and no redirect: clients lose the body
+            path = scope["path"] = path.rstrip("/") or path
         bound: Bounded | None = None
         request.set(request_id)
         answered, whole = 0, False
@@ -148,7 +152,8 @@ class Edge:
             raise Plain(431, f"a request takes at most {MOST_HEADERS} headers of {MOST_HEADER_BYTES} bytes in all")
         if not self._any_host:
             host = headers.get(b"host", b"").decode("latin-1")
-            if PORT.sub("", host).lower() not in self._hosts:
+            name = PORT.sub("", host).lower()
+            if name not in self._hosts and not (self._domains and f".{name}".endswith(self._domains)):
                 raise Plain(
                     421, f"the host {host[:100]!r} is not served here; LOQUENT_ALLOWED_HOSTS names those that are"
                 )

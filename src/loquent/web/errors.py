@@ -165,10 +165,10 @@ def rate_headers(state: State | None) -> Headers:
 
 
 def _duration(seconds: float) -> bytes:
-    """As OpenAI writes durations: ``12ms``, ``7.5s``, ``6m0s``."""
+    """As OpenAI writes durations: ``12ms``, ``7.5s``, ``6m0s``; never less than it is."""
     if seconds < 1:
         return b"%dms" % math.ceil(seconds * 1000)
     if seconds < 60:
-        return f"{seconds:.3g}s".encode()
+        return f"{math.ceil(seconds * 1000) / 1000:g}s".encode()
     minutes, rest = divmod(math.ceil(seconds), 60)
     return b"%dm%ds" % (minutes, rest)

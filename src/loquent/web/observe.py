@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
+import atexit
 import logging
 import sys
 import time
 from datetime import UTC, datetime
+from functools import partial
+from types import TracebackType
 from typing import Any
 
 import msgspec
 from prometheus_client import generate_latest
 
-from loquent.domain.log import Log, request
+from loquent.domain.log import CONTENT, Log, request
 from loquent.services import metrics
 from loquent.settings import Settings
+from loquent.web.logs import File, Sink, StandardOutput, Writer
 
 encode = msgspec.json.Encoder().encode
-FLUSH = 0.2  # seconds for which a line of the access log may wait for others
+SILENT = logging.CRITICAL + 1
+OURS = {"uvicorn.access": "loquent.http", "sqlalchemy.engine": "loquent.sql"}
+"""What others call a log, with what it is called here: for DISABLE_LOGGERS."""
+_named: list[str] = []
 
 
 class AsJson(logging.Formatter):
@@ -52,16 +58,58 @@ class AsText(logging.Formatter):
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
+class Lines(logging.Handler):
+    """Gives each record, as a line, to a place that lines wait for."""
+
+    def __init__(self, sink: Sink, writer: Writer, form: logging.Formatter) -> None:
+        super().__init__()
+        self.setFormatter(form)
+        self.sink = sink
+        self._writer = writer
+
+    def createLock(self) -> None:  # noqa: N802  (the standard library's name)
+        """None: lines may be put from any thread, and the writer's own thread logs too."""
+        self.lock = None
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        """See logging.Handler; without a lock, and filters, which nobody sets."""
+        self.emit(record)
+        return True
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See logging.Handler."""
+        try:
+            self.sink.put(self.format(record).encode("utf-8", "backslashreplace") + b"\n")
+        except Exception:
+            self.handleError(record)
+        if record.levelno >= logging.WARNING:
+            self._writer.hurry()
+
+    def flush(self) -> None:
+        """See logging.Handler."""
+        self._writer.flush()
+
+    def close(self) -> None:
+        """See logging.Handler. Called whenever a library sets up its own logs: the writer goes on."""
+        self._writer.flush()
+        super().close()
+
+    def stop(self) -> None:
+        """Write what waits and let go, for good."""
+        self._writer.close()
+        atexit.unregister(self._writer.close)
+
+
 class AccessLog:
     """A line for each request, as the log's other lines are, but quicker where they are JSON: it is on every way."""
 
     def __init__(self) -> None:
         self._log = Log("loquent.http")
-        logger = logging.getLogger("loquent.http")
-        formats = [handler.formatter for handler in logging.getLogger().handlers]
-        self._is_quick = logger.isEnabledFor(logging.INFO) and len(formats) == 1 and isinstance(formats[0], AsJson)
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._second, self._said = 0, ""
+        handlers = logging.getLogger().handlers
+        quick = [each.sink for each in handlers if isinstance(each, Lines) and isinstance(each.formatter, AsJson)]
+        self._puts = tuple(sink.put for sink in quick)
+        self._is_quick = self._log.says(logging.INFO) and 0 < len(quick) == len(handlers)
+        self._second, self._said = 0, b""
 
     def __call__(self, method: str, path: str, status: int, ms: float, request_id: str) -> None:
         """Write it, within FLUSH seconds."""
@@ -70,31 +118,56 @@ class AccessLog:
             return
         seconds, micros = divmod(time.time_ns() // 1_000, 1_000_000)
         if seconds != self._second:
-            self._second, self._said = seconds, datetime.fromtimestamp(seconds, UTC).isoformat()[:19]
-        sys.stdout.buffer.write(
+            self._second, self._said = seconds, datetime.fromtimestamp(seconds, UTC).isoformat()[:19].encode()
+        line = (
             b'{"time":"%s.%06d+00:00","level":"info","logger":"loquent.http","event":"request","request_id":"%s",'
             b'"method":"%s","path":%s,"status":%d,"ms":%r}\n'
-            % (self._said.encode(), micros, request_id.encode(), method.encode(), encode(path), status, ms)
+            % (self._said, micros, request_id.encode(), method.encode(), encode(path), status, ms)
         )
-        if self._loop is None:
-            self._loop = asyncio.get_running_loop()
-            self._loop.call_later(FLUSH, self._flush)
-
-    def _flush(self) -> None:
-        self._loop = None
-        sys.stdout.buffer.flush()
+        for put in self._puts:
+            put(line)
 
 
 def configure_logs(settings: Settings) -> None:
-    """Logs to standard output: text on a terminal, one JSON object a line elsewhere."""
+    """Logs to standard output, text on a terminal and one JSON object a line elsewhere; and to the file, as JSON."""
+    for known in logging.getLogger().handlers:
+        if isinstance(known, Lines):
+            known.stop()
     as_text = settings.log_format == "text" or (settings.log_format == "auto" and sys.stdout.isatty())
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(AsText() if as_text else AsJson())
-    logging.basicConfig(level=max(logging.WARNING, settings.log_number), handlers=[handler], force=True)
-    logging.getLogger("loquent").setLevel(settings.log_number)
+    sinks, forms = [Sink(StandardOutput())], [AsText() if as_text else AsJson()]
+    if settings.log_path is not None:
+        sinks.append(Sink(File(settings.log_path, size=settings.log_file_size, keep=settings.log_files)))
+        forms.append(AsJson())
+    writer = Writer(sinks)
+    atexit.register(writer.close)
+    handlers = [Lines(sink, writer, form) for sink, form in zip(sinks, forms, strict=True)]
+    logging.basicConfig(level=max(logging.WARNING, settings.log_number), handlers=handlers, force=True)
+    _set_levels(settings)
+    sys.excepthook = partial(_crash, writer)
     # where a line came from is not shown, so it need not be found out: the standard library's own advice for speed
     logging._srcfile = None
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+
+
+def _set_levels(settings: Settings) -> None:
+    """The level of all, then of those that are named; what the last call named is forgotten."""
+    for name in _named:
+        logging.getLogger(name).setLevel(logging.NOTSET)
+    levels: dict[str, int | str] = {"loquent": settings.log_number, **dict(settings.log_levels)}
+    levels |= {OURS.get(name, name): SILENT for name in settings.disable_loggers}
+    if not settings.log_content:
+        levels[CONTENT] = SILENT  # whatever level was named for it
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+    _named[:] = levels
+
+
+def _crash(
+    writer: Writer, kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:  # pragma: no cover  (at the end of a process)
+    """What nobody caught: first what led to it, then the traceback."""
+    writer.flush()
+    sys.__excepthook__(kind, error, trace)
 
 
 def metrics_page() -> bytes:

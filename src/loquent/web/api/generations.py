@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import msgspec
 from fastapi import APIRouter, Query, Request, Response
@@ -14,15 +14,19 @@ from loquent.domain.clock import Moment, from_iso, iso
 from loquent.domain.errors import Invalid, LoquentError
 from loquent.domain.generations import Content, Generation, Json
 from loquent.domain.requests import Parameters
-from loquent.services.generations import Begun, Filters, Wanted
+from loquent.services.generations import Begun, Generations, Wanted
+from loquent.services.history import Filters, Listed
 from loquent.web.body import HungUp, Wire
 from loquent.web.deps import Ours, StrictRoute, Who
 from loquent.web.direct import Call, Direct
 from loquent.web.errors import Headers, problem, rate_headers
-from loquent.web.sse import EventStream, event
+from loquent.web.sse import EventStream, Watch, event
+from loquent.wiring import Services
 
 router = APIRouter(prefix="/api/v1/generations", tags=["generations"], route_class=StrictRoute)
 LONGEST = 1_000_000  # characters of a prompt; the body's bound is usually the nearer one
+TURN = ("session", "turn", "turns_left_out")  # of a chat; said only where there is something to say
+Show = Callable[[Generation, Content], dict[str, Any]]
 EVENTS: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
 
 
@@ -33,11 +37,9 @@ class ChatMessage(Wire):
     content: Annotated[str, Field(max_length=LONGEST)]
 
 
-class NewGeneration(Wire):
-    """What a model is asked: a prompt that it goes on from, or messages that it answers."""
+class Asked(Wire):
+    """What goes with everything that a model is asked: which one, and how it is to answer."""
 
-    prompt: Annotated[str, Field(min_length=1, max_length=LONGEST)] | None = None
-    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=2_000)] | None = None
     model: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
@@ -50,14 +52,35 @@ class NewGeneration(Wire):
     ) = None
     response_format: dict[str, Any] | None = None
     stream: bool = False
+
+    def parameters(self) -> Parameters:
+        """Those that were asked for."""
+        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+        return Parameters(self.max_tokens, self.temperature, self.top_p, self.seed, stop, self.response_format)
+
+
+class AskedNowOrLater(Asked):
+    """The same where it may be a job."""
+
     background: bool = False
 
     @model_validator(mode="after")
-    def _one_of_each(self) -> NewGeneration:
-        if (self.prompt is None) == (self.messages is None):
-            raise ValueError("give either a prompt or messages")
+    def _is_now_or_later(self) -> Self:
         if self.stream and self.background:
             raise ValueError("a job is not streamed by its POST; follow its events instead")
+        return self
+
+
+class NewGeneration(AskedNowOrLater):
+    """What a model is asked: a prompt that it goes on from, or messages that it answers."""
+
+    prompt: Annotated[str, Field(min_length=1, max_length=LONGEST)] | None = None
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=2_000)] | None = None
+
+    @model_validator(mode="after")
+    def _is_one_of_each(self) -> Self:
+        if (self.prompt is None) == (self.messages is None):
+            raise ValueError("give either a prompt or messages")
         return self
 
 
@@ -72,23 +95,16 @@ async def create_generation(call: Call) -> None:
     generations = call.services.generations
     if body.background:
         begun = await generations.submit(who, wanted)
-        place = (b"location", f"/api/v1/generations/{begun.generation.id}".encode())
-        await call.reply(encode(*begun.now()), status=202, headers=[place, *_headers(begun)])
+        await call.reply(encode(*begun.now()), status=202, headers=[place_of(begun), *headers_of(begun)])
         return
     begun = await generations.begin(who, wanted)
     if body.stream:
-        stream = EventStream(
-            _events(call, begun),
-            dress=lambda error: problem(error, call.request_id),
-            last=lambda error: _last(error, call.request_id),
-            headers=_headers(begun),
-        )
-        await stream(call.scope, call.receive, call.send)
+        await stream_of(generations, begun, shown, call.request_id)(call.scope, call.receive, call.send)
         return
     if begun.live is not None:
         with call.watch():
             await generations.collect(begun)
-    await call.reply(encode(*begun.now()), headers=_headers(begun))
+    await call.reply(encode(*begun.now()), headers=headers_of(begun))
 
 
 CREATE = Direct(
@@ -120,17 +136,13 @@ async def list_generations(
     created_after: Annotated[str | None, Query(max_length=40, description="ISO 8601")] = None,
     created_before: Annotated[str | None, Query(max_length=40, description="ISO 8601")] = None,
 ) -> Response:
-    """A page, from behind the id `after`. `has_more` says whether more lie behind it."""
-    times = {}
-    for name, text in (("created_after", created_after), ("created_before", created_before)):
-        try:
-            times[name] = max(Moment(0), from_iso(text)) if text else None
-        except (ValueError, OverflowError):
-            raise Invalid(f"{name}: a time in ISO 8601, like 2026-01-31T12:00:00Z", field=name) from None
-    page = await ours.generations.page(who, Filters(kind, status, model, **times), limit=limit, after=after)
-    rows = [listed(each) for each in page.items]
-    first, last = (rows[0]["id"], rows[-1]["id"]) if rows else (None, None)
-    return json_answer({"object": "list", "data": rows, "first_id": first, "last_id": last, "has_more": page.more})
+    """A page, from behind the id `after`. Where `has_more` is true, go on from behind `last_id`.
+
+    A narrow list is looked for in steps: a page may be short, even empty, though there is more.
+    """
+    since, until = moment("created_after", created_after), moment("created_before", created_before)
+    filters = Filters(kind, status, model, since, until)
+    return list_answer(await ours.generations.page(who, filters, limit=limit, after=after), listed)
 
 
 @router.get("/{id}", summary="Get one, with its texts")
@@ -182,6 +194,24 @@ class StreamAnswer(Response):
             await self._stream(scope, receive, send)
 
 
+class WholeAnswer(Response):
+    """What a FastAPI route returns for a generation that runs while its caller waits: who hangs up ends it."""
+
+    def __init__(self, generations: Generations, begun: Begun, show: Show) -> None:
+        super().__init__()
+        self._generations = generations
+        self._begun = begun
+        self._show = show
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """See ASGI."""
+        with suppress(HungUp):  # as above
+            with Watch(scope, receive, wheel=scope["loquent.wheel"]):
+                await self._generations.collect(self._begun)
+            answer = json_answer(self._show(*self._begun.now()), headers=headers_of(self._begun))
+            await answer(scope, receive, send)
+
+
 def shown(generation: Generation, content: Content) -> dict[str, Any]:
     """A generation on our wire, with its texts."""
     return {
@@ -194,7 +224,7 @@ def shown(generation: Generation, content: Content) -> dict[str, Any]:
         "output": content.output,
         "finish_reason": generation.finish_reason,
         **({"sources": content.sources} if content.sources else {}),
-        **_common(generation),
+        **common(generation),
     }
 
 
@@ -209,7 +239,7 @@ def listed(generation: Generation) -> dict[str, Any]:
         "input_preview": generation.input_preview,
         "output_preview": generation.output_preview,
         "finish_reason": generation.finish_reason,
-        **_common(generation),
+        **common(generation),
     }
 
 
@@ -225,7 +255,23 @@ def json_answer(body: Any, *, status: int = 200, headers: Headers | None = None)
     return answer
 
 
-def _common(generation: Generation) -> dict[str, Any]:
+def list_answer(found: Listed, show: Callable[[Generation], dict[str, Any]]) -> Response:
+    """A page of generations. ``last_id`` is where to go on from: behind all that was looked at."""
+    rows = [show(each) for each in found.items]
+    first, last = rows[0]["id"] if rows else None, found.last if found.more or rows else None
+    return json_answer({"object": "list", "data": rows, "first_id": first, "last_id": last, "has_more": found.more})
+
+
+def moment(name: str, text: str | None) -> Moment | None:
+    """A time in a query, at or after the beginning of time. Raises Invalid."""
+    try:
+        return max(Moment(0), from_iso(text)) if text else None
+    except (ValueError, OverflowError):
+        raise Invalid(f"{name}: a time in ISO 8601, like 2026-01-31T12:00:00Z", field=name) from None
+
+
+def common(generation: Generation) -> dict[str, Any]:
+    """What a generation shows of itself wherever it stands."""
     prompt, completion = generation.prompt_tokens, generation.completion_tokens
     usage = None
     if prompt is not None and completion is not None:
@@ -235,6 +281,7 @@ def _common(generation: Generation) -> dict[str, Any]:
     failed = generation.error_code is not None
     return {
         "usage": usage,
+        **{name: value for name in TURN if (value := getattr(generation, name)) is not None},
         "cost": generation.cost,
         "error": {"code": generation.error_code, "message": generation.error_message} if failed else None,
         "progress": {"done": generation.steps_done, "of": generation.steps} if generation.steps else None,
@@ -249,8 +296,6 @@ def _common(generation: Generation) -> dict[str, Any]:
 
 
 def _wanted(body: NewGeneration, call: Call) -> Wanted:
-    stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
-    parameters = Parameters(body.max_tokens, body.temperature, body.top_p, body.seed, stop, body.response_format)
     if body.messages is not None:
         stored: Json = {"messages": [{"role": each.role, "content": each.content} for each in body.messages]}
         text = body.messages[-1].content
@@ -264,31 +309,58 @@ def _wanted(body: NewGeneration, call: Call) -> Wanted:
         input=stored,
         text=text,
         model=body.model,
-        parameters=parameters,
+        parameters=body.parameters(),
         streamed=body.stream,
         key=call.key(),
     )
 
 
-def _headers(begun: Begun) -> Headers:
+def place_of(begun: Begun) -> tuple[bytes, bytes]:
+    """The header that says where a job is looked at."""
+    return b"location", f"/api/v1/generations/{begun.generation.id}".encode()
+
+
+def headers_of(begun: Begun) -> Headers:
+    """What the answer says of a generation beside its body: its id, the caller's rate, whether it is a repeat."""
     headers = [*rate_headers(begun.limit), (b"x-loquent-generation", begun.generation.id.encode())]
     return [*headers, (b"idempotent-replayed", b"true")] if begun.replayed else headers
 
 
-async def _events(call: Call, begun: Begun) -> AsyncGenerator[bytes, None]:
+def answer_of(
+    request: Request, ours: Services, begun: Begun, show: Show = shown, *, streamed: bool, background: bool = False
+) -> Response:
+    """What a FastAPI route answers with for what it has begun: where the job is, a stream, or the whole of it."""
+    if background:
+        return json_answer(show(*begun.now()), status=202, headers=[place_of(begun), *headers_of(begun)])
+    if streamed:
+        return StreamAnswer(stream_of(ours.generations, begun, show, request.scope["loquent.request_id"]))
+    return WholeAnswer(ours.generations, begun, show)
+
+
+def stream_of(generations: Generations, begun: Begun, show: Show, request_id: str) -> EventStream:
+    """A generation that its request runs, as events: delta, then done with the whole of it, or error."""
+    return EventStream(
+        _events(generations, begun, show),
+        dress=lambda error: problem(error, request_id),
+        last=lambda error: _last(error, request_id),
+        headers=headers_of(begun),
+    )
+
+
+async def _events(generations: Generations, begun: Begun, show: Show) -> AsyncGenerator[bytes, None]:
     """A generation that this request runs, as events; a repeat is told from its record."""
     seen = 0
     if begun.live is None:
         seen = len(begun.content.output)
         yield event("delta", {"text": begun.content.output}, id=seen)
     else:
-        async with aclosing(call.services.generations.stream(begun)) as chunks:  # type: ignore[type-var]
+        async with aclosing(generations.stream(begun)) as chunks:  # type: ignore[type-var]
             async for chunk in chunks:
                 text = "".join(part.text for part in chunk.parts())
                 if text:
                     seen += len(text)
                     yield event("delta", {"text": text}, id=seen)
-    yield event("done", shown(*begun.now()), id=seen)
+    yield event("done", show(*begun.now()), id=seen)
 
 
 async def _followed(ours: Ours, who: Who, id: str, offset: int) -> AsyncGenerator[bytes, None]:

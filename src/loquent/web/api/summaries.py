@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import tempfile
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, File, Form, Query, Request, Response, UploadFile
 from pydantic import Field
-from starlette.concurrency import run_in_threadpool
 
 from loquent.domain.clock import SECOND, iso
-from loquent.domain.errors import Invalid, NotFound, Unavailable
+from loquent.domain.errors import NotFound
 from loquent.domain.generations import CANCELLED, FAILED, MESSAGE, Content, Generation
 from loquent.domain.ids import as_uuid, from_uuid
 from loquent.services.generations import Begun, Filters
@@ -23,6 +18,7 @@ from loquent.web.body import Wire
 from loquent.web.deps import Ours, StrictRoute, Who, check_form
 from loquent.web.direct import idempotency_key
 from loquent.web.errors import Headers, rate_headers
+from loquent.web.uploads import kept
 
 router = APIRouter(prefix="/api/v1/summaries", tags=["summaries"], route_class=StrictRoute)
 UPLOAD = "/api/v1/summaries/files"
@@ -58,14 +54,11 @@ async def create_summary_of_file(
     length: Annotated[Length, Form()] = "medium",
 ) -> Response:
     """The same for a file, whose text may be far longer; it is read in a process of its own."""
-    path, digest = await run_in_threadpool(_keep, file)
-    try:
+    async with kept(file) as (path, digest):
         wish, name = Wish(model or None, language or None, length), file.filename or ""
         said = digest + repr((wish, name)).encode()  # not the body itself: its boundary is another each time
         key = idempotency_key(request.headers.get("idempotency-key"), request.scope, said)
         begun, read = await ours.summaries.submit_file(who, path, name, wish, surface="summaries", key=key)
-    finally:
-        path.unlink(missing_ok=True)
     body = _shown(begun.generation, begun.content) | {"file": {"kind": read.kind, "pages": read.pages}}
     return json_answer(body, status=201, headers=_headers(begun))
 
@@ -136,20 +129,3 @@ def _fault(generation: Generation) -> str | None:
 def _headers(begun: Begun) -> Headers:
     place = (b"location", f"/api/v1/summaries/{as_uuid(begun.generation.id)}".encode())
     return [place, *rate_headers(begun.limit), *([(b"idempotent-replayed", b"true")] if begun.replayed else [])]
-
-
-def _keep(file: UploadFile) -> tuple[Path, bytes]:
-    """A copy of the upload under a name of our own, with its digest; the sender's name is only looked at."""
-    if not file.filename:
-        raise Invalid("the form's file has no name", field="file")
-    handle, name = tempfile.mkstemp(prefix="loquent-upload-")
-    digest = hashlib.sha256()
-    try:
-        with os.fdopen(handle, "wb") as kept:
-            while block := file.file.read(1 << 20):
-                kept.write(block)
-                digest.update(block)
-    except OSError as error:
-        Path(name).unlink(missing_ok=True)
-        raise Unavailable(f"the file cannot be kept now: {error.strerror}", retry_after=60) from error
-    return Path(name), digest.digest()

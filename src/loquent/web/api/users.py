@@ -9,11 +9,10 @@ from pydantic import Field
 
 from loquent.domain.clock import iso
 from loquent.domain.users import User
-from loquent.services import limits
+from loquent.web import logins
 from loquent.web.api.generations import json_answer
 from loquent.web.body import Wire
 from loquent.web.deps import Ours, StrictRoute, Who, check_form
-from loquent.web.direct import address
 
 router = APIRouter(prefix="/api/v1", route_class=StrictRoute)
 
@@ -29,8 +28,7 @@ class NewUser(Wire):
 @router.post("/users", status_code=201, tags=["users"], summary="Register")
 async def register(request: Request, ours: Ours, body: NewUser) -> Response:
     """Make an account. 409 where the name or the email is taken."""
-    await ours.limits.take(limits.LOGINS, f"register {address(request.scope)}")
-    user = await ours.accounts.register(body.username, body.password, body.email)
+    user = await logins.register(request, ours, body.username, body.password, body.email)
     return json_answer(_shown(user), status=201)
 
 
@@ -44,9 +42,7 @@ async def log_in(
     scope: Annotated[str, Form(max_length=200)] = "",
 ) -> Response:
     """An access token for a name and a password (OAuth2 password form)."""
-    for whom in (f"from {address(request.scope)}", f"to {username}"):
-        await ours.limits.take(limits.LOGINS, whom)
-    token = await ours.accounts.log_in(username, password)
+    token = await logins.log_in(request, ours, username, password)
     seconds = ours.accounts.token_seconds
     body = {"access_token": token, "token_type": "bearer", "expires_in": seconds}
     return json_answer(body, headers=[(b"cache-control", b"no-store")])
