@@ -8,25 +8,20 @@ import sys
 import pytest
 
 SCRIPT = """
-import asyncio, os, threading
+import os, threading
 from loquent.cli import serve
 
-async def main():
-    serve.STARTED = 0.05
-    serve.wake_gently(asyncio.get_running_loop())
-    found = []
-    look = lambda: found.append(os.sched_getscheduler(0))
-    thread = threading.Thread(target=lambda: (look(), gate.wait(5), look()))
-    gate = threading.Event()
-    thread.start()
-    while os.sched_getscheduler(0) == os.SCHED_BATCH:
-        await asyncio.sleep(0.01)
-    gate.set()
-    thread.join()
-    assert found == [os.SCHED_BATCH, os.SCHED_BATCH], found
-    assert os.sched_getscheduler(0) == os.SCHED_OTHER
-
-asyncio.run(main())
+own = serve.wake_gently()
+found = []
+look = lambda: found.append(os.sched_getscheduler(0))
+gate = threading.Event()
+thread = threading.Thread(target=lambda: (look(), gate.wait(5), look()))
+thread.start()
+own()
+gate.set()
+thread.join()
+assert found == [os.SCHED_BATCH, os.SCHED_BATCH], found
+assert os.sched_getscheduler(0) == os.SCHED_OTHER
 """
 
 

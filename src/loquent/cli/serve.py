@@ -25,7 +25,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 GARBAGE = 10_000  # objects made between two walks of the collector: a request makes hundreds, nearly none in circles
 LAST_WORDS = 2.0  # seconds in which answers that have ended must have been sent
 OPEN_FILES = 65_536
-STARTED = 1.0  # seconds after which the server has started its threads
+STARTED = 2.0  # seconds after which the server has started its threads
 HEADER_SECONDS = 10  # in which a connection must have sent its headers
 
 
@@ -89,18 +89,18 @@ def until_told(loop: asyncio.AbstractEventLoop) -> asyncio.Event:
     return told
 
 
-def wake_gently(loop: asyncio.AbstractEventLoop) -> None:
-    """Have the threads that are started now interrupt nobody when they are woken; the loop's own still does.
+def wake_gently() -> Callable[[], None]:
+    """Have the threads that are started from now on interrupt nobody when they are woken; what ends that.
 
-    granian's are woken several times a request, on a shared core in the midst of the loop's work. As batch work
-    (Linux, sched(7)) they wait until the loop waits: of six switches a request two are left.
+    The server's own threads and the store's are woken several times a request, on a shared core in the midst of the
+    loop's work. As batch work (Linux, sched(7)) they wait until the loop waits: of six switches a request two are
+    left, and more writes share a commit. Whoever is called to end it is the loop's own thread, which interrupts.
     """
-    if not hasattr(os, "SCHED_BATCH"):
-        return
+    if not hasattr(os, "SCHED_BATCH") or os.sched_getscheduler(0) != os.SCHED_OTHER:
+        return lambda: None  # not Linux, or somebody has chosen another on purpose
     with contextlib.suppress(OSError):  # a sandbox may forbid it
-        if os.sched_getscheduler(0) == os.SCHED_OTHER:  # else somebody has chosen another on purpose
-            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-            loop.call_later(STARTED, os.sched_setscheduler, 0, os.SCHED_OTHER, os.sched_param(0))
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    return lambda: os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 def raise_open_files() -> None:
@@ -113,9 +113,12 @@ def raise_open_files() -> None:
 
 async def _serve(app: Edge, settings: Settings) -> None:
     log = Log("loquent.serve")
-    told = until_told(asyncio.get_running_loop())
+    loop = asyncio.get_running_loop()
+    told = until_told(loop)
     raise_open_files()
     services = app.services
+    if not any(row.engine == "llama" for row in services.models.rows()):  # those work on every core: they must yield
+        loop.call_later(STARTED, wake_gently())
     await services.open()
     try:
         server, stop = SERVERS[settings.server](app, settings)
@@ -155,8 +158,6 @@ def _granian(app: Edge, settings: Settings) -> tuple[Coroutine[Any, Any, None], 
     from granian.http import HTTP1Settings
     from granian.server.embed import Server
 
-    if not any(row.engine == "llama" for row in app.services.models.rows()):
-        wake_gently(asyncio.get_running_loop())  # a model in here works on every core: it must be interrupted
     server = Server(
         app,
         address=settings.host.strip("[]"),
