@@ -59,7 +59,16 @@ class Report:
     texts: set[str] = field(default_factory=set)
     blobs: dict[str, str] = field(default_factory=dict)  # document -> digest, at the end
     strays: list[str] = field(default_factory=list)  # other files among the blobs, at the end
+    unswept: str = ""  # what the check said before the sweep: the control that it sees something
     seconds: float = 0.0
+
+    def fault(self) -> str:
+        """What ``check`` has to say; empty where all is well."""
+        try:
+            self.check()
+        except AssertionError as error:
+            return str(error) or "broken"
+        return ""
 
     def check(self) -> None:
         """Raise AssertionError where a promise was broken."""
@@ -93,7 +102,7 @@ class Rig:
         self._processes: list[subprocess.Popen[bytes]] = []
         self._compared: set[str] = set()
 
-    async def run(self, *, sweeps: bool = True) -> Report:
+    async def run(self) -> Report:
         """All of it; what was seen, not yet checked."""
         began = time.monotonic()
         try:
@@ -107,8 +116,9 @@ class Rig:
             await end_of(server)
             self.report.orphans = len(set(self._blobs()) - set(self._rows()))
             self.report.halves = len(self._others())
-            if sweeps:
-                assert await end_of(self._start("store sweep --force")) == 0
+            self._look()
+            self.report.unswept = self.report.fault()
+            assert await end_of(self._start("store sweep --force")) == 0
             self._look()
         finally:
             for process in self._processes:
