@@ -100,7 +100,7 @@ class Settings:
         group=SERVER,
     )
     stop_seconds: float = setting(
-        30.0,
+        20.0,
         number(0, 3600),
         "Seconds in which a stop lets streams and jobs end.",
         env="LOQUENT_STOP_SECONDS",
@@ -515,7 +515,7 @@ class Settings:
     )
     blob_grace_seconds: float = setting(
         3600.0,
-        number(0, 864_000),
+        number(1, 864_000),
         "Seconds after which an uploaded file without a record, left by a crash, is removed.",
         env="LOQUENT_BLOB_GRACE_SECONDS",
         group=KEEPING,

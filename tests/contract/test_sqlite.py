@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import signal
 import sqlite3
 import subprocess
@@ -402,6 +403,21 @@ async def test_a_dead_path_is_refused(tmp_path: Path) -> None:
     store = stores.connect(f"sqlite:///{tmp_path}/none/loquent.db", data_dir=tmp_path)
     with pytest.raises(Misconfigured, match=r"none/loquent\.db cannot be used"):
         await store.open()
+
+
+def modes(folder: Path) -> dict[str, int]:
+    return {each.name: each.stat().st_mode & 0o777 for each in folder.glob("loquent.db*")}
+
+
+async def test_only_its_owner_may_read_a_new_database(tmp_path: Path) -> None:
+    former = os.umask(0o022)
+    try:
+        async with opened(tmp_path) as store:
+            await store.write(Add(content(1)))
+            found = modes(tmp_path)
+    finally:
+        os.umask(former)
+    assert found == dict.fromkeys(("loquent.db", "loquent.db-wal", "loquent.db-shm"), 0o600)
 
 
 async def test_the_data_folder_is_made(tmp_path: Path) -> None:

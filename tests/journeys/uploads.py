@@ -27,7 +27,8 @@ import httpx2
 from journeys.processes import end_of, is_up, start
 
 FAILPOINTS = ("after-blob:3", "mid-blob:2", "after-rows:2", "after-remove:1", "before-blob:2")
-QUICK = {"LOQUENT_RETENTION_SECONDS": "0", "LOQUENT_BLOB_GRACE_SECONDS": "0"}  # swept by hand alone
+GRACE = 1.1  # seconds, after which a blob without a row is nobody's
+QUICK = {"LOQUENT_RETENTION_SECONDS": "0", "LOQUENT_BLOB_GRACE_SECONDS": "1"}  # swept by hand alone
 SOON = 2.0  # seconds after which a server that takes uploads is dead, at the latest
 ARMED = 6.0  # the same where it is to die at a failpoint: what comes first is good enough
 PAUSE = 0.02  # before a client asks again
@@ -118,6 +119,7 @@ class Rig:
             self.report.halves = len(self._others())
             self._look()
             self.report.unswept = self.report.fault()
+            await asyncio.sleep(GRACE)
             assert await end_of(self._start("store sweep --force")) == 0
             self._look()
         finally:

@@ -120,7 +120,16 @@ def test_every_command_has_complete_help(path: tuple[str, ...], command: Command
 def test_the_commands_are_those_that_are_promised() -> None:
     assert {" ".join(path) for path, _ in commands()} >= {
         *("serve", "worker", "generate", "summarize", "doctor"),
-        *("models list", "models pull", "users add", "store upgrade", "store check"),
+        *(
+            "models list",
+            "models pull",
+            "users add",
+            "users list",
+            "users disable",
+            "users enable",
+            "store upgrade",
+            "store check",
+        ),
         "store sweep",
     }
 
@@ -279,6 +288,18 @@ def test_the_operators_own_calls_are_not_rated(
 
 
 # --- users -----------------------------------------------------------------------------------------------------------
+
+
+def test_who_is_disabled_cannot_log_in_until_enabled_again(command: Command, tmp_path: Path) -> None:
+    for name in ("ann", "bob"):
+        command("users", "add", name, "--password-stdin", input=PASSWORD)
+    assert command("users", "disable", "ann").stdout == "disabled ann\n"
+    listed = command("users", "list").stdout.splitlines()
+    assert [(line.split()[2], line.split()[3]) for line in listed] == [("active", "bob"), ("disabled", "ann")]
+    assert command("users", "enable", "ann").exit_code == 0
+    assert "disabled" not in command("users", "list").stdout
+    gone = command("users", "disable", "carol")
+    assert (gone.exit_code, "no user 'carol'" in gone.stderr) == (1, True)
 
 
 def test_a_user_is_made_with_a_password_asked_for_twice(command: Command) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,26 @@ from built import ANN, ANN_ELSEWHERE, BOB, ROWS, opened, settings_for
 from loquent import readers
 from loquent.domain.clock import later, now
 from loquent.domain.documents import Document, DocumentText, asking, noting
-from loquent.domain.errors import ContextOverflow, Invalid, LoquentError, Misconfigured, NotFound, Taken, Unavailable
+from loquent.domain.errors import (
+    ContextOverflow,
+    Invalid,
+    LoquentError,
+    Misconfigured,
+    NotFound,
+    StillRunning,
+    Taken,
+    Unavailable,
+)
 from loquent.domain.generations import Content, Generation
 from loquent.domain.principals import Principal
 from loquent.domain.requests import Parameters
 from loquent.domain.summaries import piece_characters
 from loquent.ports.engine import Ask
 from loquent.services.documents import Documents, Question
-from loquent.services.generations import Key
+from loquent.services.generations import Begun, Key
 from loquent.services.history import Filters
 from loquent.services.limits import Over
+from loquent.services.uploads import Uploads
 from loquent.wiring import Services, build
 
 pytestmark = pytest.mark.anyio
@@ -321,3 +331,134 @@ async def test_a_file_that_cannot_be_read_leaves_nothing(tmp_path: Path, file: C
                 await services.documents.keep(ANN, file(text), name, surface="api")
         assert await blobs(services) == set()
         assert (await services.documents.page(ANN, limit=10)).items == []
+
+
+# Kept and asked about in one
+
+
+class Meanwhile:
+    """Blobs, and what happens elsewhere once one has been kept, and before one is removed."""
+
+    def __init__(self, blobs: Any) -> None:
+        self._blobs = blobs
+        self.after_put: list[Callable[[], Awaitable[Any]]] = []
+        self.before_removal: list[Callable[[], Awaitable[Any]]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._blobs, name)
+
+    async def put(self, key: str, path: Path) -> None:
+        await self._blobs.put(key, path)
+        if self.after_put:
+            await self.after_put.pop()()
+
+    async def remove(self, key: str) -> None:
+        if self.before_removal:
+            await self.before_removal.pop()()
+        await self._blobs.remove(key)
+
+
+def beside(services: Services) -> tuple[Documents, Meanwhile]:
+    blobs: Any = Meanwhile(services.blobs)
+    found = services
+    made = Documents(
+        found.store, blobs, readers.connect(), found.generations, found.models, found.limits, model="extractive"
+    )
+    return made, blobs
+
+
+async def sent(documents: Documents, path: Path, key: Key | None = None) -> tuple[Begun, str]:
+    return await documents.keep_and_ask(ANN, path, "a.txt", ending=".txt", surface="documents", key=key)
+
+
+async def rows(services: Services) -> list[int]:
+    return [await services.store.count(kind, "all", {}) for kind in (Document, DocumentText)]
+
+
+async def test_one_that_is_kept_beside_its_repeat_goes_again(tmp_path: Path, aare: Path) -> None:
+    key = Key("POST /getdoc/uploadfile", "a key", b"body")
+    async with opened(tmp_path) as services:
+        documents, meanwhile = beside(services)
+        first: list[Begun] = []
+
+        async def is_faster() -> None:
+            begun, _ = await sent(services.documents, aare, key)
+            first.append(await services.generations.collect(begun))
+
+        meanwhile.after_put.append(is_faster)
+        begun, text = await sent(documents, aare, key)
+        assert (begun.replayed, text) == (True, TEXT)
+        assert begun.generation.id == first[0].generation.id
+        assert await blobs(services) == {f"documents/{begun.generation.upload}"}
+        assert await rows(services) == [1, 1]
+
+
+async def test_one_that_is_kept_while_the_first_still_runs_goes_again(tmp_path: Path, aare: Path) -> None:
+    key = Key("POST /getdoc/uploadfile", "a key", b"body")
+    async with opened(tmp_path) as services:
+        documents, meanwhile = beside(services)
+        meanwhile.after_put.append(lambda: sent(services.documents, aare, key))
+        with pytest.raises(StillRunning):
+            await sent(documents, aare, key)
+        [generation] = (await services.generations.page(ANN, Filters(kind="document"), limit=10)).items
+        assert await blobs(services) == {f"documents/{generation.upload}"}
+        assert await rows(services) == [1, 1]
+
+
+async def test_of_many_at_once_only_those_within_the_limit_are_kept(tmp_path: Path, aare: Path) -> None:
+    async with opened(tmp_path, LOQUENT_LIMIT_GENERATIONS="5/minute") as services:
+        calls = [sent(services.documents, aare) for _ in range(12)]
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        uploads = {each[0].generation.upload for each in results if not isinstance(each, BaseException)}
+        assert sum(isinstance(each, Over) for each in results) == 7
+        assert await blobs(services) == {f"documents/{each}" for each in uploads}
+        assert await rows(services) == [5, 5] == [len(uploads)] * 2
+
+
+async def test_a_repeat_outlives_its_document(tmp_path: Path, aare: Path) -> None:
+    key = Key("POST /getdoc/uploadfile", "a key", b"body")
+    async with opened(tmp_path) as services:
+        begun, _ = await sent(services.documents, aare, key)
+        made, _ = (await services.generations.collect(begun)).now()
+        await services.documents.remove(ANN, made.upload or "")
+        again, text = await sent(services.documents, aare, key)
+        assert (again.generation.id, again.replayed, text) == (made.id, True, "")
+        assert again.content.output
+        assert await rows(services) == [0, 0]
+
+
+async def test_who_leaves_while_it_goes_again_does_not_stop_that(tmp_path: Path, aare: Path) -> None:
+    async with opened(tmp_path, LOQUENT_LIMIT_GENERATIONS="1/minute") as services:
+        documents, meanwhile = beside(services)
+        going, left = asyncio.Event(), asyncio.Event()
+
+        async def wait() -> None:
+            going.set()
+            await left.wait()
+
+        meanwhile.after_put.append(lambda: sent(services.documents, aare))
+        meanwhile.before_removal.append(wait)
+        task = asyncio.create_task(sent(documents, aare))
+        await going.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        left.set()
+        async with asyncio.timeout(5):
+            while len(await blobs(services)) > 1:
+                await asyncio.sleep(0.01)
+        assert await rows(services) == [1, 1]
+
+
+async def test_where_nobody_knows_whether_it_was_begun_what_was_sent_stays(tmp_path: Path, aare: Path) -> None:
+    async with opened(tmp_path) as services:
+        for error in (Unavailable("unknown whether it happened"), asyncio.CancelledError()):
+            document = await kept(services, aare)
+            uploads = Uploads(services.store, services.blobs, services.limits, Document, called="document")
+
+            async def ask(error: BaseException = error) -> Begun:
+                raise error
+
+            with pytest.raises(type(error)):
+                await uploads.begin(ask(), lambda id=document.id: services.documents.remove(ANN, id))  # type: ignore[misc]
+            assert await services.documents.get(ANN, document.id)

@@ -56,7 +56,7 @@ async def test_a_generation_shows_what_is_thought_of_it(tmp_path: Path) -> None:
             assert await services.feedbacks.get(ANN, given.id) == given
 
 
-async def test_the_last_word_counts_and_keeps_its_place(tmp_path: Path) -> None:
+async def test_what_is_said_anew_counts_and_the_rest_stays(tmp_path: Path) -> None:
     with time_machine.travel(1_700_000_000, tick=False) as clock:
         async with opened(tmp_path) as services:
             made = await answered(services)
@@ -70,8 +70,11 @@ async def test_the_last_word_counts_and_keeps_its_place(tmp_path: Path) -> None:
                 first.created_at,
                 60_000_000,
             )
-            assert (last.thumb, last.score, last.comment, last.surface) == ("down", 1, "", "page")
+            assert (last.thumb, last.score, last.comment, last.surface) == ("down", 1, "good", "page")
             assert await rating(services, made.id) == "down"
+            noted = await services.feedbacks.on_generation(ANN, made.id, surface="api", labels=["short"])
+            assert (noted.thumb, noted.score, noted.comment, noted.labels) == ("down", 1, "good", {"labels": ["short"]})
+            assert await rating(services, made.id) == "down", "a later comment leaves the thumb as it was"
 
 
 @pytest.mark.parametrize("store", ["memory:", "sqlite"])

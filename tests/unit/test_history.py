@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+import time
+import unicodedata
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +15,11 @@ import pytest
 from built import ANN, ANN_ELSEWHERE, BOB, opened
 from loquent.domain.clock import later, now
 from loquent.domain.errors import Invalid
+from loquent.domain.generations import Content
 from loquent.domain.principals import Principal
 from loquent.domain.sessions import begin as begin_session
 from loquent.ports.store import Add
-from loquent.services.history import Filters, History, written
+from loquent.services.history import JOINER, Filters, History, folded, written
 from storing import Watched, keep
 
 pytestmark = pytest.mark.anyio
@@ -181,6 +187,48 @@ async def test_one_call_searches_so_much_text(tmp_path: Path) -> None:
         wanted = [id for number, id in enumerate(made) if number % 5][::-1]
         assert await walked(past, Filters(text="needle false"), limit=100) == wanted
         assert await walked(past, Filters(text="needle false"), limit=2) == wanted
+
+
+@pytest.mark.parametrize("text", ["a" + "\u0300\u0316" * 60_000, "\u0316\u0300" * 60_000, "\u2014" * 120_000])
+async def test_marks_without_end_on_one_letter_are_searched_as_fast_as_any_text(tmp_path: Path, text: str) -> None:
+    """To order them all takes time by their square: half a minute; so a bound of seconds tells it on any machine."""
+    async with opened(tmp_path) as services:
+        made = await keep(services.store, text, f"{text} The Needle")
+        started = time.perf_counter()
+        assert await walked(services.history, Filters(text="zzz")) == []
+        assert await walked(services.history, Filters(text="NEEDLE")) == [made]
+        assert await walked(services.history, Filters(text=text)) == [made]
+        assert time.perf_counter() - started < 10
+
+
+async def test_others_are_served_while_somebody_searches(tmp_path: Path) -> None:
+    """No text is compared in the thread of the loop."""
+    seen: set[int] = set()
+
+    class Telling(dict[str, Any]):
+        def items(self) -> Any:
+            seen.add(threading.get_ident())
+            return super().items()
+
+    class Given(Watched):
+        async def get(self, kind: type[Any], *ids: str) -> list[Any]:
+            found = await super().get(kind, *ids)
+            return [replace(each, input=Telling(each.input)) for each in found] if kind is Content else found
+
+    async with opened(tmp_path) as services:
+        made = await keep(services.store, "the needle")
+        past = History(Given(services.store))  # type: ignore[arg-type]
+        assert await walked(past, Filters(text="needle")) == [made]
+    assert seen
+    assert threading.get_ident() not in seen
+
+
+def test_every_mark_is_kept_in_bounds_and_few_marks_are_compared_as_ever() -> None:
+    marks = [chr(code) for code in range(sys.maxunicode + 1) if unicodedata.combining(chr(code))]
+    assert len(marks) > 800
+    assert all(JOINER in folded("a" + mark * 31) for mark in marks)
+    assert all(JOINER not in folded("a" + mark * 30) for mark in marks)
+    assert folded("a\u0300\u0316") == folded("a\u0316\u0300") == folded("À\u0316")
 
 
 # Export

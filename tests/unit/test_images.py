@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator
+import tempfile
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,13 +14,15 @@ import pytest
 
 from built import ANN, BOB, ROWS, opened, settings_for
 from loquent.domain.clock import Moment, later, now
-from loquent.domain.errors import Conflict, Invalid, LoquentError, Misconfigured, NotFound, Unavailable
+from loquent.domain.errors import Conflict, Invalid, LoquentError, Misconfigured, NotFound, StillRunning, Unavailable
 from loquent.domain.images import Image
 from loquent.domain.requests import Message, Picture
 from loquent.engines.openai_wire import messages_of
 from loquent.ports.blobs import Blobs, Kept
 from loquent.readers import picture_cleaner
+from loquent.services.generations import Begun, Key
 from loquent.services.images import Images, Question
+from loquent.services.limits import Over
 from loquent.wiring import Services, build_models, model_rows
 from samples import pictures
 
@@ -144,15 +148,18 @@ async def test_an_image_that_is_removed_in_between_is_told_so(services: Services
 
 @dataclass
 class Faulty:
-    """Blobs that fail where they are told to; what is put and removed is told."""
+    """Blobs that fail where they are told to; what is put and removed is told. ``meanwhile``: once, after a put."""
 
     inner: Blobs
     fails: str = ""
     did: list[str] = field(default_factory=list)
+    meanwhile: list[Callable[[], Awaitable[object]]] = field(default_factory=list)
 
     async def put(self, key: str, path: Path) -> None:
         self._do("put")
         await self.inner.put(key, path)
+        if self.meanwhile:
+            await self.meanwhile.pop()()
 
     async def remove(self, key: str) -> None:
         self._do("remove")
@@ -235,3 +242,66 @@ async def test_a_bad_picture_leaves_nothing(services: Services, tmp_path: Path) 
         await services.images.keep(ANN, path, "a.png", surface="api")
     assert await blobs_of(services) == []
     assert await services.store.count(Image, "all", {}) == 0
+
+
+# Kept and asked about in one
+
+
+async def sent(images: Images, path: Path, key: Key | None = None) -> Begun:
+    return await images.keep_and_ask(ANN, path, "a.jpg", surface="images", key=key)
+
+
+async def test_one_that_is_kept_beside_its_repeat_goes_again(services: Services, picture: Path) -> None:
+    key, blobs, first = Key("POST /upload/image", "a key", b"body"), Faulty(services.blobs), list[Begun]()
+
+    async def is_faster() -> None:
+        first.append(await services.generations.collect(await sent(services.images, picture, key)))
+
+    blobs.meanwhile.append(is_faster)
+    begun = await sent(images_of(services, blobs), picture, key)
+    assert (begun.replayed, begun.generation.id) == (True, first[0].generation.id)
+    assert await blobs_of(services) == [f"images/{begun.generation.upload}"]
+    assert await services.store.count(Image, "all", {}) == 1
+
+
+async def test_one_that_is_kept_while_the_first_still_runs_goes_again(services: Services, picture: Path) -> None:
+    key, blobs = Key("POST /upload/image", "a key", b"body"), Faulty(services.blobs)
+    blobs.meanwhile.append(lambda: sent(services.images, picture, key))
+    with pytest.raises(StillRunning):
+        await sent(images_of(services, blobs), picture, key)
+    assert (len(await blobs_of(services)), await services.store.count(Image, "all", {})) == (1, 1)
+
+
+async def test_of_many_at_once_only_those_within_the_limit_are_kept(tmp_path: Path, picture: Path) -> None:
+    async with opened(tmp_path, LOQUENT_LIMIT_GENERATIONS="5/minute") as services:
+        calls = [sent(services.images, picture) for _ in range(12)]
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        uploads = {each.generation.upload for each in results if isinstance(each, Begun)}
+        assert sum(isinstance(each, Over) for each in results) == 7
+        assert set(await blobs_of(services)) == {f"images/{each}" for each in uploads}
+        assert await services.store.count(Image, "all", {}) == len(uploads) == 5
+
+
+async def test_a_repeat_outlives_its_image(services: Services, picture: Path) -> None:
+    key = Key("POST /upload/image", "a key", b"body")
+    made, _ = (await services.generations.collect(await sent(services.images, picture, key))).now()
+    await services.images.remove(ANN, made.upload or "")
+    again = await sent(services.images, picture, key)
+    assert (again.generation.id, again.replayed) == (made.id, True)
+    assert await services.store.count(Image, "all", {}) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it has a name")
+async def test_a_picture_that_is_being_kept_has_no_name_that_a_killed_process_leaves(
+    services: Services, picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, blobs, seen = tmp_path / "temporary", Faulty(services.blobs), list[list[Path]]()
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+
+    async def look() -> None:
+        seen.append(await asyncio.to_thread(lambda: list(folder.iterdir())))
+
+    blobs.meanwhile.append(look)
+    await images_of(services, blobs).keep(ANN, picture, "a.jpg", surface="api")
+    assert seen == [[]]

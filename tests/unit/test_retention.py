@@ -525,8 +525,11 @@ async def test_records_go_before_their_files_and_a_fault_stops_only_its_own_rule
         assert await blobs(services) == set()
 
 
+OTHERS = (("app.log.conf", 99), ("other.log.1", 99))
+
+
 def logs(folder: Path) -> Path:
-    for name, age in (("app.log", 9), ("app.log.1", 6.99), ("app.log.2", 7), ("app.log.3", 8), ("other.log.1", 99)):
+    for name, age in (("app.log", 9), ("app.log.1", 6.99), ("app.log.2", 7), ("app.log.3", 8), *OTHERS):
         (folder / name).write_text(name)
         os.utime(folder / name, (START.timestamp() - age * DAY,) * 2)
     return folder / "app.log"
@@ -541,7 +544,7 @@ async def test_log_files_that_were_rotated_away_go_in_their_time(tmp_path: Path,
         path = logs(tmp_path)
         retention = sweeper(services, Rules(logs=7), log_path=path)
         assert some(await retention.plan()) == some(await retention.sweep()) == {"logs": 2}
-        assert log_names(tmp_path) == ["app.log", "app.log.1", "other.log.1"]
+        assert log_names(tmp_path) == ["app.log", "app.log.1", "app.log.conf", "other.log.1"]
         assert some(await sweeper(services, NOTHING, log_path=path).sweep()) == {}
 
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import FrameType
 
 import pytest
 from hypothesis import given
@@ -12,6 +17,7 @@ from hypothesis import strategies as st
 from built import ANN, opened
 from loquent.domain.errors import EngineFailed, Invalid
 from loquent.domain.summaries import LENGTHS, instruction, piece_characters
+from loquent.domain.texts import pieces
 from loquent.services.summaries import Wish
 from loquent.wiring import Services
 
@@ -76,6 +82,29 @@ async def test_a_long_text_is_worked_on_piece_by_piece_and_all_of_it_is_read(tmp
     assert generation.input_characters == len(text.strip())
     assert generation.prompt_tokens > len(text.split())
     assert content.output
+
+
+async def test_a_text_is_cut_in_a_thread_of_its_own(tmp_path: Path) -> None:
+    """Of a long one that takes seconds, in which the loop serves everybody else."""
+    threads: set[int] = set()
+
+    def watching(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code is pieces.__code__:
+            threads.add(threading.get_ident())
+
+    before = sys.getprofile()
+    async with opened(tmp_path) as services:
+        begun = await services.summaries.begin(ANN, "Some words. " * 300, Wish(model="echo"), surface="cli")
+        threading.setprofile(watching)
+        sys.setprofile(watching)
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor())  # of threads that are watched from birth
+        try:
+            await services.generations.collect(begun)
+        finally:
+            sys.setprofile(before)
+            threading.setprofile(None)  # type: ignore[arg-type]  # so one ends it
+    assert threads
+    assert threading.get_ident() not in threads
 
 
 async def test_a_fault_in_one_piece_ends_the_whole_and_leaves_nothing_running(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import unicodedata
 from itertools import pairwise
 
@@ -123,6 +124,32 @@ def test_pieces_end_at_paragraphs_then_sentences_then_words() -> None:
     assert all(text.endswith("\n\n") for text in cut(paragraph * 20, 400))
     assert all(text.strip().endswith(".") for text in cut(sentence * 60, 400))
     assert all(text.endswith(" ") for text in cut("word " * 400, 400)[:-1])
+
+
+@pytest.mark.parametrize("limit", [300, 600, 5000])
+def test_a_sentence_is_not_taken_for_ended_because_only_the_last_of_a_piece_is_looked_at(limit: int) -> None:
+    """Abbreviations, wrapped lines and small letters mean the same wherever one begins to look."""
+    sentence = "At 3 p.m. approx. forty people, e.g. Dr. Smith, came\nto see Fig. 3 of the book by J. R. Jones.\n"
+    assert all(text.rstrip().endswith("Jones.") for text in cut(sentence * 300, limit))
+
+
+@pytest.mark.parametrize("text", ["Ab. " * 250_000, "- \n" * 350_000 + "x", "x" * 1_000_000])
+def test_no_more_of_a_long_text_is_read_than_a_little_before_each_cut(text: str) -> None:
+    """By the calls and returns that it takes: to read all of the sentences takes more than ten millions."""
+    calls = 0
+
+    def counting(*_: object) -> None:
+        nonlocal calls
+        calls += 1
+
+    before = sys.getprofile()
+    sys.setprofile(counting)
+    try:
+        spans = pieces(text, 5000)
+    finally:
+        sys.setprofile(before)
+    assert len(spans) >= len(text) // 5000
+    assert calls < 2 * len(text)
 
 
 def test_the_last_two_pieces_are_about_equal() -> None:

@@ -276,6 +276,21 @@ async def test_a_body_that_does_not_come_in_time_is_given_up(tmp_path: Path, pat
 
 
 @pytest.mark.parametrize("path", [*SAMPLES, *FORMS])
+async def test_a_body_that_is_waited_for_when_the_server_stops_is_told(tmp_path: Path, path: str) -> None:
+    media = JSON if path in SAMPLES else MULTIPART
+    async with serving(tmp_path, works=False) as (app, services):
+        begins, headers = b'{"pr' if path in SAMPLES else b"--edge\r\nCont", [media, *who_for(services, path)]
+        asking = asyncio.create_task(ask(app, "POST", path, headers=headers, body=[begins], ends=False, length=100))
+        while not app.in_flight:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.02)
+        app.hurry()
+        answer = await asking
+        assert (answer.status, b"the server is stopping" in answer.body) == (503, True)
+        assert answer.header("retry-after") == "5"
+
+
+@pytest.mark.parametrize("path", [*SAMPLES, *FORMS])
 async def test_who_leaves_before_the_end_of_the_body_leaves_nothing_behind(tmp_path: Path, path: str) -> None:
     media = JSON if path in SAMPLES else MULTIPART
     async with serving(tmp_path, works=False) as (app, services):

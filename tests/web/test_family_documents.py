@@ -271,6 +271,37 @@ async def test_a_file_sent_again_with_its_key_is_one_document_and_one_answer(at:
     assert (found["documents"], found["generations"], len(await blobs(services))) == (1, 1, 1)
 
 
+async def test_a_file_sent_five_times_at_once_with_its_key_is_one_document_and_one_answer(at: Ours) -> None:
+    client, services = at
+    key = {"idempotency-key": "the same"}
+    answers = await asyncio.gather(*(client.post(UPLOAD, files=part(), headers=key) for _ in range(5)))
+    good = [each.json() for each in answers if each.status_code == 200]
+    assert {each.status_code for each in answers} <= {200, 409}
+    assert good
+    assert all(each == good[0] for each in good)
+    found = await kept(services)
+    assert (found["documents"], found["generations"], len(await blobs(services))) == (1, 1, 1)
+
+
+async def test_of_many_at_once_only_those_within_the_rate_are_kept(tmp_path: Path) -> None:
+    async with serving(tmp_path, LOQUENT_LIMIT_GENERATIONS="5/minute") as (app, services), client_of(app) as client:
+        answers = await asyncio.gather(*(client.post(UPLOAD, files=part()) for _ in range(12)))
+        assert sorted(each.status_code for each in answers) == [200] * 5 + [429] * 7
+        found = await kept(services)
+        assert (found["documents"], found["generations"], len(await blobs(services))) == (5, 5, 5)
+
+
+async def test_a_repeat_of_what_was_removed_is_the_answer_without_the_text(at: Ours) -> None:
+    client, services = at
+    key = {"idempotency-key": "the same"}
+    first = (await client.post(UPLOAD, files=part(), headers=key)).json()
+    assert (await client.delete(f"/api/v1/documents/{from_uuid('doc', first['request_id'])}")).status_code == 204
+    again = await client.post(UPLOAD, files=part(), headers=key)
+    assert (again.status_code, again.json()) == (200, first | {"prompt": ""})
+    assert again.headers["idempotent-replayed"] == "true"
+    assert (await kept(services))["documents"] == 0
+
+
 async def test_the_list_has_the_newest_of_every_surface(at: Ours) -> None:
     client, services = at
     who = services.accounts.who(None, "127.0.0.1")

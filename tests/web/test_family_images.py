@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Mapping
@@ -358,6 +359,37 @@ async def test_an_upload_that_is_repeated_with_its_key_is_answered_once(at: Ours
     assert (found["images"], found["generations"]) == (1, 1)
     other = await client.post(UPLOAD, files={"file": ("a.png", JPEG[:100])}, headers=headers)
     assert other.status_code == 422
+
+
+async def test_an_upload_that_comes_five_times_at_once_with_its_key_is_one_image(at: Ours) -> None:
+    client, services = at
+    headers = {**bearer(await registered(client)), "idempotency-key": "the same"}
+    asks = [client.post(UPLOAD, files={"file": ("a.png", PNG)}, headers=headers) for _ in range(5)]
+    answers = await asyncio.gather(*asks)
+    assert {200} <= {each.status_code for each in answers} <= {200, 409}
+    found = await kept(services)
+    assert (found["images"], found["generations"]) == (1, 1)
+
+
+async def test_of_many_at_once_only_those_within_the_rate_are_kept(tmp_path: Path) -> None:
+    async with serving(tmp_path, LOQUENT_LIMIT_GENERATIONS="5/minute") as (app, services), client_of(app) as client:
+        headers = bearer(await registered(client))
+        asks = [client.post(UPLOAD, files={"file": ("a.png", PNG)}, headers=headers) for _ in range(12)]
+        assert sorted(each.status_code for each in await asyncio.gather(*asks)) == [200] * 5 + [429] * 7
+        found = await kept(services)
+        assert (found["images"], found["generations"]) == (5, 5)
+
+
+async def test_an_upload_is_repeated_with_its_key_also_where_the_image_was_removed(at: Ours) -> None:
+    client, services = at
+    known = await registered(client)
+    headers = {**bearer(known), "idempotency-key": "the same"}
+    first = await client.post(UPLOAD, files={"file": ("a.png", PNG)}, headers=headers)
+    [image] = (await services.store.page(Image, "all", {}, limit=9)).items
+    assert (await client.delete(f"/api/v1/images/{image.id}", headers=bearer(known))).status_code == 204
+    again = await client.post(UPLOAD, files={"file": ("a.png", PNG)}, headers=headers)
+    assert (again.status_code, again.json()) == (200, first.json())
+    assert (await kept(services))["images"] == 0
 
 
 async def test_what_is_kept_of_an_image_has_no_metadata(at: Ours) -> None:

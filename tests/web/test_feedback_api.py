@@ -86,12 +86,12 @@ async def test_what_is_said_is_shown_listed_and_taken_back(at: At) -> None:
     assert (await client.get("/api/v1/history")).json()["data"][0]["feedback"] is None
 
 
-async def test_a_later_word_takes_the_place_of_an_earlier(at: At) -> None:
+async def test_a_later_word_is_put_to_an_earlier(at: At) -> None:
     _, services, client = at
     made = await keep(services.store)
     first = await give(client, generation_id=made, thumb="up", labels=["fine"])
     last = await give(client, generation_id=made, thumb="down")
-    assert (last["id"], last["thumb"], last["labels"]) == (first["id"], "down", [])
+    assert (last["id"], last["thumb"], last["labels"]) == (first["id"], "down", ["fine"])
     assert len((await client.get("/api/v1/feedback")).json()["data"]) == 1
 
 

@@ -10,6 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from asking import JSON, ask, client_of, fresh, serving
+from built import ROWS
 from loquent import __version__
 from loquent.web.edge import Edge
 from loquent.wiring import Services
@@ -118,3 +119,21 @@ async def test_metrics_can_be_switched_off(tmp_path: Path) -> None:
 def _models(page: str) -> set[str]:
     families = text_string_to_metric_families(page)
     return {each.labels["model"] for family in families for each in family.samples if "model" in each.labels}
+
+
+ABSENT = """
+[[model]]
+name = "absent"
+engine = "llama"
+id = "absent.gguf"
+"""
+
+
+async def test_an_offer_that_nobody_has_fetched_is_no_fault_until_it_is_the_default(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.toml"
+    rows.write_text(ROWS + ABSENT, "utf-8")
+    for default, word in (("", "healthy"), ("absent", "degraded")):
+        environ = {"LOQUENT_MODELS": str(rows), "LOQUENT_MODEL": default}
+        async with serving(tmp_path, **environ) as (app, _), client_of(app) as client:
+            told = (await client.get("/api/v1/health/detailed")).json()
+        assert (told["status"], "models pull absent" in told["checks"]["model:absent"]) == (word, True)

@@ -28,7 +28,7 @@ LOAD_SECONDS = 60.0  # that a model may take to load
 ANSWER_SECONDS = 5.0  # that anything else may take to answer
 LITTLE_SPACE = 1_000_000_000  # bytes
 CLOCK_SECONDS = 60  # by which the newest record may lie ahead
-READERS = {"pypdf": ".pdf", "docx": ".docx"}
+READERS = {"pypdf": ".pdf"}
 PASSWORD = re.compile(r"(://[^:/@\s]*):[^/]*@")
 
 

@@ -108,6 +108,7 @@ def pull(
 ) -> None:
     """Fetch weights, verify them, and put them where they are looked for; quick where they are there already."""
     from loquent.cli.inside import run
+    from loquent.cli.terminal import called
     from loquent.wiring import load_settings
 
     settings = load_settings()
@@ -116,7 +117,7 @@ def pull(
         path = run(_pull(model, settings, verify=verify))
         typer.echo(f"{model.name} is at {path} ({path.stat().st_size / 1e6:.1f} MB)")
         if is_row:
-            typer.echo(f'Try it: loquent generate --model {model.name} "What is a river?"')
+            typer.echo(f'Try it: {called()} generate --model {model.name} "What is a river?"')
         else:
             typer.echo("To use it, add this row to the file that LOQUENT_MODELS names:\n")
             typer.echo(

@@ -155,6 +155,7 @@ async def _serve(app: Edge, settings: Settings) -> None:
         log.info("stopping", running=len(services.runner.lives), seconds=settings.stop_seconds)
         app.is_stopping = True
         await services.drain(settings.stop_seconds)
+        app.hurry()
         await app.quiet(LAST_WORDS)
         stop()
         with contextlib.suppress(TimeoutError):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +19,11 @@ if TYPE_CHECKING:
 CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 """What could move the cursor or worse: a model repeats what a stranger's text told it to."""
 PIPED_COLUMNS = 200
+
+
+def called() -> str:
+    """How this program is called from here: by its name where it is on the path, else by its place."""
+    return "loquent" if shutil.which("loquent") else os.path.relpath(sys.argv[0])
 
 
 def out(text: str, *, newline: bool = True, file: IO[str] | None = None) -> None:

@@ -9,6 +9,7 @@ import typer
 
 from loquent.domain.errors import Invalid, Misconfigured
 
+PAGE = 100
 app = typer.Typer(help="The accounts of this deployment.", no_args_is_help=True)
 
 
@@ -42,6 +43,52 @@ def add(
             return (await services.accounts.register(username, password, email)).id
 
     typer.echo(f"added {username} ({run(register())})")
+
+
+@app.command("list")
+def list_users() -> None:
+    """The accounts, newest first."""
+    from loquent.cli.inside import opened, run
+    from loquent.domain.clock import iso
+    from loquent.wiring import load_settings
+
+    async def show() -> None:
+        async with opened(load_settings()) as services:
+            after: str | None = None
+            while True:
+                page = await services.accounts.page(limit=PAGE, after=after)
+                for user in page.items:
+                    state = "active" if user.is_active else "disabled"
+                    typer.echo(f"{user.id}  {iso(user.created_at)[:10]}  {state:8}  {user.username}")
+                if not page.more:
+                    return
+                after = page.items[-1].id
+
+    run(show())
+
+
+@app.command()
+def disable(username: Annotated[str, typer.Argument(help="Who may not log in any more.")]) -> None:
+    """Let somebody log in no more. Tokens that were given are good until they expire."""
+    _set_active(username, is_active=False)
+
+
+@app.command()
+def enable(username: Annotated[str, typer.Argument(help="Who may log in again.")]) -> None:
+    """Let somebody log in again."""
+    _set_active(username, is_active=True)
+
+
+def _set_active(username: str, *, is_active: bool) -> None:
+    from loquent.cli.inside import opened, run
+    from loquent.wiring import load_settings
+
+    async def change() -> None:
+        async with opened(load_settings()) as services:
+            await services.accounts.set_active(username, is_active=is_active)
+
+    run(change())
+    typer.echo(f"{'enabled' if is_active else 'disabled'} {username}")
 
 
 def _asked() -> str:

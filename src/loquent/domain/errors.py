@@ -18,6 +18,7 @@ LoquentError
 ├── Unavailable        a part is away for now (``retry_after`` seconds where known)
 │   ├── NotYet         something has to come first: no fault, and no attempt of a job
 │   │   └── ModelLoading  the model is not in memory yet
+│   ├── NotInstalled   what it needs is not on this machine
 │   └── EngineBusy     the engine said: later
 ├── EngineFailed       the engine answered with a fault that will not pass
 ├── EngineTimeout      the engine was too slow
@@ -159,6 +160,12 @@ class ModelLoading(NotYet):
     """The model is not in memory yet."""
 
     code = "model_loading"
+
+
+class NotInstalled(Unavailable):
+    """What it needs is not on this machine; somebody has to fetch it first."""
+
+    code = "not_installed"
 
 
 class EngineBusy(Unavailable):

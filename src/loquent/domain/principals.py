@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 DEFAULT_TENANT = "default"
+UNKNOWN = "unknown"  # the address of a caller whose address cannot be told: nobody's, so nothing is kept under it
 
 
 @dataclass(frozen=True, slots=True)

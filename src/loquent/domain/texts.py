@@ -14,6 +14,8 @@ Span = tuple[int, int]
 
 LONGEST = 1000  # characters of a sentence; what has no end by then is cut at a line, or a word
 WRAPPED = 200  # a line longer than this is a paragraph of its own, not one line of a wrapped one
+NEAR = 50  # characters before a cut in which a sentence is looked for first
+BEFORE = 20  # characters that tell whether a sentence ends behind them
 
 STRONG = "。！？｡؟۔।॥։።፧។៕။།༎‼⁇⁈⁉"  # end a sentence whatever follows
 CLOSING = "」』】》〉）］｝”’»›\"')]}"
@@ -60,10 +62,7 @@ def sentences(text: str) -> list[Span]:
 
 def walk(text: str) -> Iterator[Span]:
     """The same, one by one: for a text so long that the caller wants to stop in between."""
-    may_open_small = text.islower()  # no capitals at all: then a small letter may open a sentence
-    for start, end in _blocks(text):
-        for sentence in _split(text, start, end, may_open_small):
-            yield from _bounded(text, *sentence)
+    return _walk(text, 0, len(text), text.islower())
 
 
 def pieces(text: str, limit: int) -> list[Span]:
@@ -88,11 +87,18 @@ def pieces(text: str, limit: int) -> list[Span]:
     return spans
 
 
-def _blocks(text: str) -> Iterator[Span]:
+def _walk(text: str, start: int, end: int, may_open_small: bool) -> Iterator[Span]:
+    """The sentences of a part. No capitals at all in the text: then a small letter may open one."""
+    for block in _blocks(text, start, end):
+        for sentence in _split(text, *block, may_open_small):
+            yield from _bounded(text, *sentence)
+
+
+def _blocks(text: str, first: int, last: int) -> Iterator[Span]:
     """Runs of lines that belong together: a paragraph, wrapped or not, a heading, a list item."""
     start = end = -1  # of the block so far; -1: none is open
     length = width = 0  # of its last line, and of its longest
-    for line in _LINE.finditer(text):
+    for line in _LINE.finditer(text, first, last):
         left, right = _trimmed(text, *line.span())
         stands_alone = right - left > WRAPPED or _HEADING.match(text, left, right)
         if start >= 0 and (
@@ -204,11 +210,25 @@ def _cut(text: str, start: int, low: int, high: int) -> int:
     if paragraph >= 0:
         cut = _after_space(text, paragraph, high)
     else:
-        last = -1
-        for last, _ in walk(text[start:high]):  # noqa: B007 - the last one is wanted
-            pass
-        cut = start + last if start + last > low else _between_words(text, low, high)
+        cut = _last_sentence(text, start, low, high) or _between_words(text, low, high)
     return _whole(text, start, cut)
+
+
+def _last_sentence(text: str, start: int, low: int, high: int) -> int | None:
+    """Where the last sentence begins in (low, high), looked for near ``high`` first; None: none does."""
+    may_open_small = text[start:high].islower()
+    near = NEAR
+    while True:
+        edge = max(low, high - near)
+        if _WORD.search(text, edge, high):  # no word, no sentence
+            begin = max(start, edge - WRAPPED - 1)  # all of the line, as far as its length tells something
+            begin = max(begin, text.rfind("\n", begin, edge - BEFORE) + 1)
+            last = max((each for each, _ in _walk(text, begin, high, may_open_small)), default=-1)
+            if last > edge:
+                return last
+        if edge == low:
+            return None
+        near *= 4
 
 
 def _between_words(text: str, low: int, high: int) -> int:

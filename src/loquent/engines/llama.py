@@ -24,6 +24,7 @@ from loquent.domain.errors import (
     LoquentError,
     Misconfigured,
     ModelLoading,
+    NotInstalled,
     Unavailable,
 )
 from loquent.domain.models import Model
@@ -115,7 +116,7 @@ class Llama:
             stat = self._path.stat()
         except OSError:
             name = self._model.name
-            raise Unavailable(
+            raise NotInstalled(
                 f"model {name}: its weights ({self._path.name}) are not here; get them with: loquent models pull {name}"
             ) from None
         if self._load is None or self._file != (stat.st_size, stat.st_mtime_ns):

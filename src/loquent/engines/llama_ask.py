@@ -15,6 +15,7 @@ from loquent.ports.engine import Ask, Chunk
 
 FEW_SHOT = "few-shot"
 SEEDS = 2**32 - 1  # the last one means "any" to llama.cpp
+UNREPEATED = {"repeat_penalty": 1.1, "repeat_last_n": 256}  # small models go round in circles
 JSON_STARTS = frozenset('{["-0123456789tfn')
 
 INTRODUCTION = "A conversation between a user and a helpful assistant. The assistant's answers are short and true."
@@ -55,6 +56,8 @@ def request(ask: Ask) -> Request:
         body["top_p"] = wanted.top_p
     if wanted.seed is not None:
         body["seed"] = wanted.seed % SEEDS
+    if wanted.response_format is None:
+        body |= UNREPEATED
     held = grammar(wanted.response_format) if wanted.response_format is not None else None
     if held is not None:
         body["grammar"] = held

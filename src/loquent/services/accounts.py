@@ -8,9 +8,11 @@ from __future__ import annotations
 from loquent.domain import ids
 from loquent.domain.clock import now
 from loquent.domain.errors import Forbidden, NotFound, Unauthenticated
-from loquent.domain.principals import DEFAULT_TENANT, Principal
+from loquent.domain.evolve import evolve
+from loquent.domain.principals import DEFAULT_TENANT, UNKNOWN, Principal
 from loquent.domain.users import User, check_credentials
-from loquent.ports.store import Add, Store
+from loquent.ports.store import Add, Page, Position, Store
+from loquent.services.amend import amend
 from loquent.services.passwords import Passwords
 from loquent.services.tokens import Tokens
 
@@ -52,6 +54,18 @@ class Accounts:
             raise Forbidden("this account is not active")
         return self._tokens.issue(user, minutes=minutes)
 
+    async def page(self, *, limit: int, after: str | None = None) -> Page[User]:
+        """The accounts of the default tenant, newest first, from behind the id ``after``."""
+        position = Position(after, after) if after else None
+        return await self._store.page(User, "newest", {"tenant": DEFAULT_TENANT}, limit=limit, after=position)
+
+    async def set_active(self, username: str, *, is_active: bool) -> User:
+        """Let somebody log in, or no more; tokens that were given are good until they expire. Raises NotFound."""
+        user = await self._store.find(User, "username", {"tenant": DEFAULT_TENANT, "username": username})
+        if user is None:
+            raise NotFound(f"there is no user {username!r}")
+        return await amend(self._store, User, user.id, lambda known: evolve(known, is_active=is_active))
+
     @property
     def token_seconds(self) -> int:
         """Seconds for which a token is good."""
@@ -61,6 +75,8 @@ class Accounts:
         """Who asks, by token, or anonymously from that address where that is allowed. Raises Unauthenticated."""
         if token is not None:
             return self._tokens.check(token)
+        if self._takes_anonymous and address == UNKNOWN:  # all who are would be one, and read each other's
+            raise Unauthenticated("log in: the proxies do not agree on where this comes from")
         if self._takes_anonymous:
             return self._tokens.anonymous(address)
         raise Unauthenticated("log in first: this needs an access token")

@@ -91,13 +91,15 @@ class Documents:
     ) -> tuple[Begun, str]:
         """Keep a file of that one kind, and ask what it says: what was begun, for its caller to run, and the text."""
         if key is not None and (known := await self._generations.repeated(who, key)):
-            return known, (await self.text(who, known.generation.upload or "")).text
+            return known, await self._text_of(who, known.generation)
         if not name.lower().endswith(ending):
             raise Unsupported(f"files with the ending {ending} are taken here, and no others", field="file")
         self._models.pick(self._model, *ANSWERS)  # before anything is kept
         await self._limits.check(limits.GENERATIONS, _whom(who))
         document, text = await self._keep(who, path, name, surface, None)
-        return await self.ask(who, document.id, Question(), surface=surface, key=key), text.text
+        asked = self.ask(who, document.id, Question(), surface=surface, key=key)
+        begun = await self._uploads.begin(asked, lambda: self.remove(who, document.id))
+        return begun, await self._text_of(who, begun.generation) if begun.replayed else text.text
 
     async def _keep(
         self, who: Principal, path: Path, name: str, surface: str, key: Key | None
@@ -191,9 +193,13 @@ class Documents:
         return self._blobs.address(document.blob)
 
     async def _with_document(self, who: Principal, generation: Generation, content: Content) -> Answered:
-        scoped, id = Scoped(self._store, who), generation.upload or ""
-        documents, texts = await scoped.get(Document, id), await scoped.get(DocumentText, id)
-        return Answered(generation, content, next(iter(documents), None), texts[0].text if texts else "")
+        documents = await Scoped(self._store, who).get(Document, generation.upload or "")
+        return Answered(generation, content, next(iter(documents), None), await self._text_of(who, generation))
+
+    async def _text_of(self, who: Principal, generation: Generation) -> str:
+        """The text that it is about; empty where the document has been removed since."""
+        texts = await Scoped(self._store, who).get(DocumentText, generation.upload or "")
+        return texts[0].text if texts else ""
 
     def _model_for(self, question: Question, wish: str) -> str | None:
         """The named one; else that for documents, unless it only shortens texts and something else was asked."""

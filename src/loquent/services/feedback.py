@@ -48,7 +48,10 @@ class Feedbacks:
         comment: str = "",
         labels: Sequence[str] = (),
     ) -> Feedback:
-        """The one feedback on that generation: a later one takes the place of an earlier. Raises NotFound, Invalid."""
+        """The one feedback on that generation; what was said before stays, but for what is said anew.
+
+        Raises NotFound or Invalid.
+        """
         said = _new(who, surface, thumb, score, comment, labels, generation=generation_id)
         scoped = Scoped(self._store, who)
         for _ in range(TRIES):
@@ -204,5 +207,14 @@ def _new(
 
 
 def _instead(former: Feedback, said: Feedback) -> Feedback:
-    """What was said last, under the id of what was said first."""
-    return evolve(said, id=former.id, version=former.version, created_at=former.created_at)
+    """What was said last in place of what was said first; what was not said again stays: a thumb, then a comment."""
+    return evolve(
+        said,
+        id=former.id,
+        version=former.version,
+        created_at=former.created_at,
+        thumb=said.thumb or former.thumb,
+        score=former.score if said.score is None else said.score,
+        comment=said.comment or former.comment,
+        labels=said.labels if said.labels["labels"] else former.labels,
+    )

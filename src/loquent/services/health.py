@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from loquent.domain.errors import LoquentError
+from loquent.domain.errors import LoquentError, NotInstalled
 from loquent.ports.blobs import Blobs
 from loquent.ports.store import Store
 from loquent.services.models import Models
@@ -37,15 +37,22 @@ class Health:
 
     async def checks(self) -> list[Check]:
         """Every part."""
-        engines = [_check(f"model:{name}", offer.engine.ready) for name, offer in self._models.offers.items()]
+        used = self._models.used
+        engines = [
+            _check(f"model:{name}", offer.engine.ready, may_be_absent=name not in used)
+            for name, offer in self._models.offers.items()
+        ]
         places = [_check("database", self._store.ready), _check("blobs", self._blobs.ready)]
         return list(await asyncio.gather(*places, *engines))
 
 
-async def _check(name: str, ask: Callable[[], Awaitable[None]]) -> Check:
+async def _check(name: str, ask: Callable[[], Awaitable[None]], *, may_be_absent: bool = False) -> Check:
+    """``may_be_absent``: an offer that nobody has fetched is no fault, as long as nothing is answered by it."""
     try:
         async with asyncio.timeout(SECONDS):
             await ask()
+    except NotInstalled as error:
+        return Check(name, healthy=may_be_absent, detail=error.message)
     except LoquentError as error:
         return Check(name, healthy=False, detail=error.message)
     except TimeoutError:

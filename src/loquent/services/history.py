@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 import unicodedata
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +28,11 @@ SLACK = 3_600  # seconds by which the clocks may differ that wrote a session and
 ANY, NONE = "any", "none"
 TEXTS = ("prompt", "text", "message", "content", "name", "instruction")
 """The names under which the input of a generation, whatever its kind, has texts that people wrote."""
+
+MARKS = 30  # that stand on one letter, at most, when texts are compared: no language needs more (Unicode Annex 15)
+JOINER = "\u034f"  # what the same annex puts between more of them; it is not drawn
+_NO_LETTERS = r"[^\w\x00-\u02ff]"  # marks, and signs that few texts have many of in a row
+_CROWD = re.compile(rf"(?<!{_NO_LETTERS}){_NO_LETTERS}{{{MARKS + 1},}}")  # tried once in each run: linear
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,19 +207,42 @@ def _matches(record: Generation, filters: Filters) -> bool:
 def _needle(text: str | None) -> str | None:
     if text is not None and not text.strip():
         raise Invalid("a search is for something, not for blanks", field="q")
-    return None if text is None else _folded(text)
+    return None if text is None else folded(text)
 
 
 async def _holding(scoped: Scoped, generations: list[Generation], needle: str) -> list[Generation]:
     """Those in whose texts it stands."""
     contents = await texts_of(scoped, generations)
-    return [each for each in generations if each.id in contents and _holds(contents[each.id], needle)]
+    held = await asyncio.to_thread(_held, contents, needle)
+    return [each for each in generations if each.id in held]
+
+
+def _held(contents: Mapping[str, Content], needle: str) -> set[str]:
+    """The ids of those that hold it: work of its own, not of the loop that serves everybody."""
+    return {id for id, content in contents.items() if _holds(content, needle)}
 
 
 def _holds(content: Content, needle: str) -> bool:
-    return any(needle in _folded(text) for text in (content.output, *written(content.input)))
+    return any(needle in folded(text) for text in (content.output, *written(content.input)))
 
 
-def _folded(text: str) -> str:
-    """A text as it is compared: large or small, accents written in one way or another, all the same."""
-    return text.lower() if text.isascii() else unicodedata.normalize("NFC", text).casefold()
+def folded(text: str) -> str:
+    """A text as it is compared: large or small, accents written in one way or another, all the same.
+
+    To put marks in their order takes time by the square of how many stand in a row: so they are kept apart first.
+    """
+    if text.isascii():
+        return text.lower()
+    return unicodedata.normalize("NFC", _CROWD.sub(_apart, text)).casefold()
+
+
+def _apart(crowd: re.Match[str]) -> str:
+    parts: list[str] = []
+    marks = 0
+    for each in crowd[0]:
+        marks = marks + 1 if unicodedata.combining(each) else 0
+        if marks > MARKS:
+            parts.append(JOINER)
+            marks = 1
+        parts.append(each)
+    return "".join(parts)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from loquent.services.limits import Limits
 from loquent.services.live import Live
 from loquent.services.models import Models
 from loquent.services.runner import Recipe
-from loquent.services.uploads import Uploaded, Uploads
+from loquent.services.uploads import Uploaded, Uploads, unnamed
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +76,8 @@ class Images:
         self._models.pick_for_image(None)  # raises before anything is kept
         await self._limits.check(limits.GENERATIONS, f"{who.tenant}/{who.owner}")
         image = await self._keep(who, path, name, surface, None)
-        return await self.ask(who, image.id, Question(), surface=surface, key=key)
+        asked = self.ask(who, image.id, Question(), surface=surface, key=key)
+        return await self._uploads.begin(asked, lambda: self.remove(who, image.id))
 
     async def _keep(self, who: Principal, path: Path, name: str, surface: str, key: Key | None) -> Image:
         clean = await self._pictures.clean(path, name)
@@ -97,9 +97,9 @@ class Images:
             created_at=now(),
         )
         try:
-            with tempfile.NamedTemporaryFile(prefix="loquent-image-") as file:
+            with unnamed() as (file, place):
                 await asyncio.to_thread(_fill, file, clean.data)
-                await self._uploads.keep(who, image, Path(file.name), key=key)
+                await self._uploads.keep(who, image, place, key=key)
         except OSError as error:
             raise Unavailable(f"the image cannot be kept now: {error.strerror}", retry_after=60) from error
         return image

@@ -33,6 +33,11 @@ class Models:
             (offer.model.name for offer in offers if SUMMARY in offer.model.abilities), self.default
         )
 
+    @property
+    def used(self) -> frozenset[str]:
+        """Those that answer where a caller names none."""
+        return frozenset((self.default, self.summary, self.text, self.image)) - {""}
+
     def offer(self, name: str) -> Offer:
         """The offer of exactly that name. Raises NotFound."""
         if name not in self.offers:

@@ -110,13 +110,14 @@ async def _fitted(
 
     ``note`` is what is asked of a part. Notes that are too long together are noted again.
     """
-    parts = _cut(text, limit)
+    parts = await asyncio.to_thread(_cut, text, limit)
     live.step(0, len(parts) + 1 if len(parts) > 1 else 1)
     is_whole = len(parts) == 1
     short = evolve(parameters, max_tokens=min(brief("short"), limit // 8))
     while len(parts) > 1:
         notes = await _noted(live, [note(part) for part in parts], short)
-        parts = _cut(joining([each[: limit // 3] for each, _ in notes]), limit)  # no model keeps this going for ever
+        joined = joining([each[: limit // 3] for each, _ in notes])  # cut off: no model keeps this going for ever
+        parts = await asyncio.to_thread(_cut, joined, limit)
         live.step(live.steps_done, live.steps_done + 1 + (len(parts) if len(parts) > 1 else 0))
     if not parts:
         raise EngineFailed("the model said nothing of any part of the text")
@@ -124,6 +125,7 @@ async def _fitted(
 
 
 def _cut(text: str, limit: int) -> list[str]:
+    """Of a long text this takes seconds: never on the loop."""
     return [text[start:end] for start, end in pieces(text, limit)]
 
 

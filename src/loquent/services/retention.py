@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import glob
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -39,6 +39,7 @@ COMMAND = "loquent store sweep --force"
 LISTED = 200  # files whose records are looked for at once
 LEAST = 100  # records of a kind below which no share of them is too large
 ORPHANS = 100_000  # blobs without a record that one pass removes
+NUMBER = re.compile(r"\.\d+")  # what a log file's name ends with when it was rotated away
 FIRST = 30.0  # seconds after the start at most, until the first pass
 DAY = 24 * 3600
 
@@ -225,6 +226,8 @@ class Retention:
             return
         for key in keys:
             if this.acts:
+                if not await self._without_record([key]):
+                    continue  # its upload was only slow
                 await self._blobs.remove(key)
             this.counts["blobs"] += 1
 
@@ -294,8 +297,9 @@ def _tell(this: _Pass) -> None:
 def _rotated(path: Path, until: Moment, acts: bool) -> int:
     """Count, or remove, the files that were rotated away from that one, and last written then or before."""
     count = 0
-    for each in path.parent.glob(f"{glob.escape(path.name)}.*"):
-        if each.is_file() and each.stat().st_mtime_ns // 1_000 <= until:
+    for each in path.parent.iterdir() if path.parent.is_dir() else ():
+        is_one = each.name.startswith(path.name) and NUMBER.fullmatch(each.name.removeprefix(path.name))
+        if is_one and each.is_file() and each.stat().st_mtime_ns // 1_000 <= until:
             if acts:
                 each.unlink(missing_ok=True)
             count += 1

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+import asyncio
+import sys
+import tempfile
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import IO, Generic, Protocol, TypeVar
 
 from loquent.domain import failpoints
 from loquent.domain.clock import now
@@ -17,7 +21,7 @@ from loquent.ports.blobs import Blobs
 from loquent.ports.limiter import State
 from loquent.ports.store import Add, Change, Page, Position, Remove, Store
 from loquent.services import limits
-from loquent.services.generations import Key
+from loquent.services.generations import Begun, Key
 from loquent.services.limits import Limits
 from loquent.services.scope import Scoped
 
@@ -63,6 +67,7 @@ class Uploads(Generic[U]):
         self._limits = limits
         self._kind = kind
         self._called = called
+        self._removing: set[asyncio.Task[None]] = set()
 
     async def accept(self, who: Principal, key: Key | None, make: Callable[[], Awaitable[U]]) -> Uploaded[U]:
         """What ``make`` keeps, counted as a generation is; or what an earlier request with this key kept.
@@ -101,6 +106,22 @@ class Uploads(Generic[U]):
             raise
         failpoints.passing("after-rows")
 
+    async def begin(self, asked: Awaitable[Begun], remove: Callable[[], Coroutine[object, object, None]]) -> Begun:
+        """What ``asked`` begins about one that has just been kept; where that is nothing new, ``remove`` is done.
+
+        Cut off, or where nobody knows whether it was begun, the upload stays: an answer may be about it.
+        """
+        try:
+            begun = await asked
+        except Unavailable:
+            raise
+        except Exception:
+            await self._undo(remove)
+            raise
+        if begun.replayed:
+            await self._undo(remove)
+        return begun
+
     async def page(self, who: Principal, *, limit: int, after: str | None = None) -> Page[U]:
         """One's own, newest first, from behind the id ``after``."""
         position = Position(after, after) if after else None
@@ -127,6 +148,22 @@ class Uploads(Generic[U]):
         failpoints.passing("after-remove")
         await self._drop(record)
 
+    async def _undo(self, remove: Callable[[], Coroutine[object, object, None]]) -> None:
+        """Remove one that came to nothing, to the end, though the one who waits may be cancelled."""
+
+        async def undo() -> None:
+            try:
+                await remove()
+            except NotFound:
+                pass  # its owner was faster
+            except LoquentError as error:
+                log.warning("an upload is left that came to nothing", why=error.message)
+
+        task = asyncio.create_task(undo())
+        self._removing.add(task)
+        task.add_done_callback(self._removing.discard)
+        await asyncio.shield(task)
+
     async def _repeated(self, who: Principal, key: Key | None) -> U | None:
         """What an earlier request with this key kept; None where there is none that still counts. Raises Mismatch."""
         if key is None:
@@ -152,6 +189,20 @@ class Uploads(Generic[U]):
 
     def _absent(self) -> NotFound:
         return NotFound(f"there is no such {self._called}")
+
+
+@contextmanager
+def unnamed() -> Iterator[tuple[IO[bytes], Path]]:
+    """A file for as long as the block lasts, and where it can be read. Raises OSError.
+
+    Where the system can, it never has a name: so it goes also with a process that is killed.
+    """
+    if sys.platform == "linux":
+        with tempfile.TemporaryFile() as file:
+            yield file, Path(f"/proc/self/fd/{file.fileno()}")
+    else:
+        with tempfile.NamedTemporaryFile(prefix="loquent-upload-") as named:
+            yield named, Path(named.name)
 
 
 def _mark(who: Principal, key: Key, upload: str) -> Repeat:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.requests import Request
 from starlette.types import Message, Receive
 
-from loquent.domain.errors import Invalid, LoquentError, TooLarge, Unsupported
+from loquent.domain.errors import Invalid, LoquentError, TooLarge, Unavailable, Unsupported
 from loquent.web.errors import Plain, Refused, invalid
 from loquent.web.wheel import Wheel
 
@@ -38,13 +38,13 @@ class Bounded:
     When the wheel comes round, the task that waits for them is cancelled where it waits.
     """
 
-    __slots__ = ("_deadline", "_got", "_late", "_loop", "_most", "_receive", "_seconds", "_waiter", "_whole")
+    __slots__ = ("_deadline", "_got", "_late", "_loop", "_most", "_receive", "_waiter", "_wheel", "_whole")
 
     def __init__(self, receive: Receive, wheel: Wheel, *, most: int) -> None:
         self._receive = receive
         self._waiter: asyncio.Task[Any] | None = None
         self._most = most
-        self._seconds = wheel.seconds
+        self._wheel = wheel
         self._got = 0
         self._late = self._whole = False
         self._deadline = wheel.add(self._ring)
@@ -85,8 +85,10 @@ class Bounded:
             self._waiter.cancel()
 
     def _check_time(self) -> None:
+        if self._late and self._wheel.is_over:
+            raise Refused(Unavailable("the server is stopping", retry_after=5)) from None
         if self._late:
-            raise Refused(Plain(408, f"the body did not come within {self._seconds:g} seconds")) from None
+            raise Refused(Plain(408, f"the body did not come within {self._wheel.seconds:g} seconds")) from None
 
 
 async def read_body(receive: Receive) -> bytes:

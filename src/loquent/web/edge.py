@@ -130,6 +130,10 @@ class Edge:
                 bound.close()
             self._note(scope, path, answered, time.perf_counter() - began)
 
+    def hurry(self) -> None:
+        """Wait for no body any more: who sends one is told to come again."""
+        self._bodies.ring_all()
+
     async def quiet(self, seconds: float) -> None:
         """Return when nothing is being answered any more, or after that many seconds."""
         deadline = time.monotonic() + seconds

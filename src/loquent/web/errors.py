@@ -107,9 +107,14 @@ def ours(error: Exception) -> LoquentError:
 def invalid(error: RequestValidationError | ValidationError) -> Invalid:
     """What is wrong with a body or a query, naming the places; never showing what stood there."""
     faults = [(".".join(map(str, fault["loc"])), fault["msg"]) for fault in error.errors()[:SHOWN_FAULTS]]
-    named = [(place.removeprefix("body.").removeprefix("query."), said) for place, said in faults]
+    named = [(_place(place), said.removeprefix("Value error, ")) for place, said in faults]
     message = "; ".join(f"{place}: {said}" if place else said for place, said in named)
     return Invalid(message[:1000], field=named[0][0][:200] if named else "")
+
+
+def _place(path: str) -> str:
+    """The place as its sender knows it: without the part of the request that it stood in."""
+    return path.removeprefix("body.").removeprefix("query.")
 
 
 def problem(error: LoquentError, request_id: str) -> Dressed:

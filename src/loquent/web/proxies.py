@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from loquent.domain.kinds import Networks
+from loquent.domain.principals import UNKNOWN
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 MOST_BYTES, MOST_HOPS = 2_048, 20  # of the right end of a header that are looked at
-UNKNOWN = "unknown"  # nobody's address: never the proxy's own, whose anonymous caller is somebody else
 LOOPBACK, IPV6_LOOPBACK = ipaddress.IPv4Network("127.0.0.1"), ipaddress.IPv6Address("::1")
 PORTS = re.compile(r"(?:\[([^\]]*)\]|([^:\[\]]*))(?::\d{1,5})?")  # an IPv6 address with a port stands in brackets
 FOR = re.compile(r'(?:^|;)\s*for\s*=\s*("?)([^";,\s]+)\1\s*(?=;|$)', re.IGNORECASE)

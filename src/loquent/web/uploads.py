@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import sys
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
@@ -14,6 +12,7 @@ from fastapi import UploadFile
 from starlette.concurrency import run_in_threadpool
 
 from loquent.domain.errors import Invalid, Unavailable
+from loquent.services.uploads import unnamed
 
 BLOCK = 1 << 20
 LONGEST_NAME, LONGEST_ENDING = 200, 20  # characters that are kept
@@ -29,12 +28,7 @@ async def kept(file: UploadFile) -> AsyncIterator[tuple[Path, bytes]]:
         raise Invalid("the form's file has no name", field="file")
     with ExitStack() as stack:
         try:
-            if sys.platform == "linux":  # a file that never has a name goes also with a process that is killed
-                copy: IO[bytes] = stack.enter_context(tempfile.TemporaryFile())
-                path = Path(f"/proc/self/fd/{copy.fileno()}")
-            else:
-                copy = stack.enter_context(tempfile.NamedTemporaryFile(prefix="loquent-upload-"))
-                path = Path(copy.name)
+            copy, path = stack.enter_context(unnamed())
             digest = await run_in_threadpool(_copy, file, copy)
         except OSError as error:
             raise Unavailable(f"the file cannot be kept now: {error.strerror}", retry_after=60) from error

@@ -30,6 +30,7 @@ class Wheel:
         self._entries: deque[Entry] = deque()
         self.loop: asyncio.AbstractEventLoop | None = None
         self._turns = False
+        self.is_over = False
 
     def add(self, call: Callable[[], None]) -> Entry:
         """Call that when the time has passed, unless the entry is cancelled before."""
@@ -40,6 +41,14 @@ class Wheel:
             self._turns = True
             loop.call_later(self.seconds / TICKS, self._turn)
         return entry
+
+    def ring_all(self) -> None:
+        """Take every deadline for passed: there is no more time for anything."""
+        self.is_over = True
+        entries, self._entries = self._entries, deque()
+        for entry in entries:
+            if entry.call is not None:
+                entry.call()
 
     def _begin(self) -> asyncio.AbstractEventLoop:
         self.loop = asyncio.get_running_loop()
