@@ -48,7 +48,8 @@ READY = 2.0  # seconds that `ready` waits
 def connection(path: Path, pragmas: Mapping[str, str]) -> sqlite3.Connection:
     """A connection for one thread that leaves BEGIN and COMMIT to us. A new file is its owner's alone to read."""
     with suppress(OSError):  # SQLite itself says why it cannot be made
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        # only one that is not there yet: to close a file that SQLite has open drops the locks of this whole process
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     opened = sqlite3.connect(path, isolation_level=None, cached_statements=512, check_same_thread=False)
     try:
         # the wait for a lock comes first: changing the journal's mode needs one
