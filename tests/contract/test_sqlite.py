@@ -420,6 +420,16 @@ async def test_only_its_owner_may_read_a_new_database(tmp_path: Path) -> None:
     assert found == dict.fromkeys(("loquent.db", "loquent.db-wal", "loquent.db-shm"), 0o600)
 
 
+async def test_a_second_connection_leaves_the_locks_of_the_first(tmp_path: Path) -> None:
+    """POSIX drops all of a process's locks on a file when it closes any handle on it."""
+    async with opened(tmp_path) as store:
+        await store.write(Add(content(1)))
+        connection(tmp_path / "loquent.db", {}).close()
+        others = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('SELECT 1 FROM contents'); c.close()"
+        await asyncio.to_thread(subprocess.run, [sys.executable, "-c", others, f"{tmp_path}/loquent.db"], check=True)
+        assert modes(tmp_path).keys() == {"loquent.db", "loquent.db-wal", "loquent.db-shm"}, "nobody took it for unused"
+
+
 async def test_the_data_folder_is_made(tmp_path: Path) -> None:
     store = stores.connect(f"sqlite+aiosqlite:///{tmp_path}/data/loquent.db", data_dir=tmp_path / "data")
     await store.open()
