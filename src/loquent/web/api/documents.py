@@ -10,7 +10,7 @@ from pydantic import Field
 from loquent.domain.clock import iso
 from loquent.domain.documents import Document
 from loquent.services.documents import Question
-from loquent.web.api.generations import EVENTS, AskedNowOrLater, answer_of, json_answer
+from loquent.web.api.generations import EVENTS, AskedNowOrLater, answer_of, json_answer, listing
 from loquent.web.deps import Ours, StrictRoute, Who, check_form
 from loquent.web.direct import idempotency_key
 from loquent.web.download import Download
@@ -54,9 +54,7 @@ async def list_documents(
 ) -> Response:
     """A page, from behind the id `after`. `has_more` says whether more lie behind it."""
     page = await ours.documents.page(who, limit=limit, after=after)
-    rows = [_shown(each) for each in page.items]
-    first, last = (rows[0]["id"], rows[-1]["id"]) if rows else (None, None)
-    return json_answer({"object": "list", "data": rows, "first_id": first, "last_id": last, "has_more": page.more})
+    return listing([_shown(each) for each in page.items], more=page.more)
 
 
 @router.get("/{id}", summary="Get one")

@@ -15,7 +15,7 @@ from loquent.domain.feedback import COMMENT, LABEL, LABELS, Feedback
 from loquent.domain.generations import Content, Generation
 from loquent.domain.principals import Principal
 from loquent.services.feedback import Joined
-from loquent.web.api.generations import json_answer
+from loquent.web.api.generations import json_answer, listing
 from loquent.web.body import Wire
 from loquent.web.deps import Ours, StrictRoute, Who
 from loquent.web.download import Download
@@ -72,9 +72,7 @@ async def list_feedback(
 ) -> Response:
     """A page, from behind the id `after`; on one generation, or on one session."""
     page = await ours.feedbacks.page(who, limit=limit, after=after, generation=generation_id, session=session_id)
-    rows = [_shown(each) for each in page.items]
-    first, last = (rows[0]["id"], rows[-1]["id"]) if rows else (None, None)
-    return json_answer({"object": "list", "data": rows, "first_id": first, "last_id": last, "has_more": page.more})
+    return listing([_shown(each) for each in page.items], more=page.more)
 
 
 @router.get("/export", summary="All of it beside what it is about", response_class=Response, responses=EXPORT)

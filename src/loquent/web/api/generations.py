@@ -257,9 +257,13 @@ def json_answer(body: Any, *, status: int = 200, headers: Headers | None = None)
 
 def list_answer(found: Listed, show: Callable[[Generation], dict[str, Any]]) -> Response:
     """A page of generations. ``last_id`` is where to go on from: behind all that was looked at."""
-    rows = [show(each) for each in found.items]
-    first, last = rows[0]["id"] if rows else None, found.last if found.more or rows else None
-    return json_answer({"object": "list", "data": rows, "first_id": first, "last_id": last, "has_more": found.more})
+    return listing([show(each) for each in found.items], more=found.more, last=found.last if found.more else None)
+
+
+def listing(rows: list[dict[str, Any]], *, more: bool = False, last: str | None = None) -> Response:
+    """A list on our wire. ``last``: where to go on from, where that is not behind the last of the rows."""
+    ends = {"first_id": rows[0]["id"] if rows else None, "last_id": last or (rows[-1]["id"] if rows else None)}
+    return json_answer({"object": "list", "data": rows, **ends, "has_more": more})
 
 
 def moment(name: str, text: str | None) -> Moment | None:

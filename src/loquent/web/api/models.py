@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
-from loquent.web.api.generations import json_answer
+from loquent.web.api.generations import listing
 from loquent.web.deps import Ours, StrictRoute, Who
 
 router = APIRouter(prefix="/api/v1/models", tags=["models"], route_class=StrictRoute)
@@ -26,5 +26,4 @@ async def list_models(ours: Ours, who: Who) -> Response:
         }
         for row in ours.models.rows()
     ]
-    ends = (rows[0]["id"], rows[-1]["id"]) if rows else (None, None)
-    return json_answer({"object": "list", "data": rows, "first_id": ends[0], "last_id": ends[1], "has_more": False})
+    return listing(rows)

@@ -11,7 +11,16 @@ from loquent.domain.clock import iso, later
 from loquent.domain.generations import COMPLETED, Content, Generation
 from loquent.domain.sessions import TITLE, Session
 from loquent.services.sessions import Manner
-from loquent.web.api.generations import EVENTS, LONGEST, Asked, AskedNowOrLater, answer_of, common, json_answer
+from loquent.web.api.generations import (
+    EVENTS,
+    LONGEST,
+    Asked,
+    AskedNowOrLater,
+    answer_of,
+    common,
+    json_answer,
+    listing,
+)
 from loquent.web.body import Wire
 from loquent.web.deps import Ours, StrictRoute, Who
 from loquent.web.direct import idempotency_key
@@ -64,7 +73,7 @@ async def list_sessions(
 ) -> Response:
     """A page, from behind the id `after`. `has_more` says whether more lie behind it."""
     page = await ours.sessions.page(who, limit=limit, after=after)
-    return _list([_shown(ours, each) for each in page.items], more=page.more)
+    return listing([_shown(ours, each) for each in page.items], more=page.more)
 
 
 @router.get("/{id}", summary="Get one")
@@ -97,7 +106,7 @@ async def list_turns(
 ) -> Response:
     """A page, from behind the id `after`: in the order in which they were said, or (`desc`) the newest first."""
     page = await ours.sessions.turns(who, id, limit=limit, after=after, newest_first=order == "desc")
-    return _list([turn(*each) for each in page.items], more=page.more)
+    return listing([turn(*each) for each in page.items], more=page.more)
 
 
 @router.post("/{id}/turns", summary="Say something", responses=EVENTS)
@@ -122,7 +131,7 @@ async def regenerate(request: Request, ours: Ours, who: Who, id: str, body: Agai
 @router.post("/{id}/stop", summary="Stop what is being answered")
 async def stop(ours: Ours, who: Who, id: str) -> Response:
     """A list of the turns that were stopped; what there is of their answers is kept, and marked as cut."""
-    return _list([turn(*each) for each in await ours.sessions.stop(who, id)], more=False)
+    return listing([turn(*each) for each in await ours.sessions.stop(who, id)])
 
 
 def turn(generation: Generation, content: Content) -> dict[str, Any]:
@@ -154,11 +163,6 @@ def _shown(ours: Services, session: Session) -> dict[str, Any]:
         "last_active_at": iso(session.last_active_at),
         "expires_at": iso(later(session.last_active_at, ours.sessions.minutes * 60)),
     }
-
-
-def _list(rows: list[dict[str, Any]], *, more: bool) -> Response:
-    first, last = (rows[0]["id"], rows[-1]["id"]) if rows else (None, None)
-    return json_answer({"object": "list", "data": rows, "first_id": first, "last_id": last, "has_more": more})
 
 
 async def _manner(request: Request, body: Asked) -> Manner:
