@@ -19,7 +19,7 @@ from loquent.domain import failpoints
 from loquent.domain.errors import Misconfigured, NotFound
 from loquent.domain.kinds import SECRET_BYTES
 from loquent.domain.log import Log
-from loquent.domain.models import BOOLEAN, CHAT, JSON_SCHEMA, TEXT, VISION, Model, from_rows
+from loquent.domain.models import BOOLEAN, CHAT, JSON_SCHEMA, TEXT, VISION, Model, Timeouts, from_rows
 from loquent.domain.requests import Parameters
 from loquent.ports.blobs import Blobs
 from loquent.ports.limiter import Rate
@@ -29,6 +29,7 @@ from loquent.services import limits
 from loquent.services.accounts import Accounts
 from loquent.services.documents import Documents
 from loquent.services.feedback import Feedbacks
+from loquent.services.gate import Gate
 from loquent.services.generations import Generations
 from loquent.services.health import Health
 from loquent.services.history import History
@@ -260,7 +261,7 @@ def build_models(found: Settings) -> Models:
         context=found.llama_context,
         keys=keys,
     )
-    offers = [Offer(row, engines.connect(row, options)) for row in rows]
+    offers = [Offer(row, engines.connect(row, options), gate=_gate(row, found)) for row in rows]
     text = _called(rows, found.text_model) or _called(rows, found.llm_id)
     image = _image_model(found, rows)
     models = Models(offers, default=found.model, summary=found.summary_model, text=text, image=image)
@@ -271,6 +272,13 @@ def build_models(found: Settings) -> Models:
                 continue
             raise Misconfigured(f"{env} holds {name!r}; it takes one of: {', '.join(models.offers)}")
     return models
+
+
+def _gate(row: Model, found: Settings) -> Gate | None:
+    """Where an engine makes so many answers at once, the line before it is ours: there nobody is passed over."""
+    if row.concurrency is None and row.engine in ("llama", "transformers"):
+        return Gate(row.name, found.llama_slots)
+    return None
 
 
 def _called(rows: list[Model], wanted: str) -> str:
@@ -295,7 +303,9 @@ def _predictor_row(found: Settings) -> Model:
 
 def _ml_row(found: Settings) -> Model:
     abilities = frozenset((TEXT,))
-    return Model(name=ML, engine="http_text", id=ML, abilities=abilities, url=found.ml_url, timeout=ML_SECONDS)
+    return Model(
+        name=ML, engine="http_text", id=ML, abilities=abilities, url=found.ml_url, timeouts=Timeouts(total=ML_SECONDS)
+    )
 
 
 def _document_model(found: Settings, models: Models) -> str:

@@ -31,7 +31,7 @@ from loquent.domain.errors import (
     TooLarge,
     Unavailable,
 )
-from loquent.domain.models import Model
+from loquent.domain.models import Model, Timeouts
 from loquent.domain.requests import Message, Parameters, Picture
 from loquent.domain.usage import Usage
 from loquent.engines import Options
@@ -596,8 +596,10 @@ async def test_a_server_that_hangs_up_is_away(script: Script, is_stream: bool) -
 @pytest.mark.parametrize("is_stream", [True, False])
 @pytest.mark.parametrize("script", [silent, silent_after_the_head, silent_after_an_event, pinging])
 async def test_a_server_that_falls_silent_is_too_slow_at_every_stage(script: Script, is_stream: bool) -> None:
-    async with serving(script, timeout=0.2 if script is pinging or not is_stream else 300.0) as (engine, upstream):
-        engine.first_seconds = engine.idle_seconds = 0.05
+    async with serving(script, timeouts=Timeouts(0.2 if script is pinging or not is_stream else 300.0, 0.05, 0.05)) as (
+        engine,
+        upstream,
+    ):
         assert type(await fault(engine, streamed=is_stream)) is EngineTimeout
         await asyncio.wait_for(upstream.all_gone.wait(), 5)
 
@@ -717,8 +719,7 @@ async def test_the_pool_is_whole_after_fifty_failures() -> None:
         number = len(upstream.seen) - 1
         await (ways[number % len(ways)] if number < 50 else both)(caller)
 
-    async with serving(script, timeout=2.0) as (engine, upstream):
-        engine.first_seconds = engine.idle_seconds = 0.05
+    async with serving(script, timeouts=Timeouts(2.0, 0.05, 0.05)) as (engine, upstream):
         while len(upstream.seen) < 50:
             await fault(engine)
         answers = await asyncio.gather(*(heard(engine, streamed=n % 2 == 0) for n in range(10)))

@@ -240,7 +240,12 @@ async def test_the_model_for_documents_is_the_one_that_is_set(
 
 def test_ml_url_makes_a_row_with_the_familys_own_patience(tmp_path: Path) -> None:
     row = build(settings_for(tmp_path, ML_URL="http://127.0.0.1:9/base/")).models.offers["ml"].model
-    assert (row.engine, row.url, row.timeout, row.abilities) == ("http_text", "http://127.0.0.1:9/base/", 50, {"text"})
+    assert (row.engine, row.url, row.timeouts.total, row.abilities) == (
+        "http_text",
+        "http://127.0.0.1:9/base/",
+        50,
+        {"text"},
+    )
     assert "ml" not in build(settings_for(tmp_path)).models.offers
 
 

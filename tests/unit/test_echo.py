@@ -23,7 +23,7 @@ from loquent.domain.errors import (
     Misconfigured,
     Unavailable,
 )
-from loquent.domain.models import Model
+from loquent.domain.models import Model, Timeouts
 from loquent.domain.requests import Message, Parameters
 from loquent.domain.usage import Usage
 from loquent.engines import ENGINES, EXTRAS, Options, connect
@@ -105,7 +105,7 @@ async def test_slow_words_can_be_cancelled_between_them() -> None:
 @pytest.mark.parametrize("order", ["[hang]", "[slow 30]"])
 async def test_never_answering_is_a_timeout_by_the_rows_own_limit(order: str) -> None:
     with pytest.raises(EngineTimeout):
-        await told(f"hello {order}", model=row(timeout=0.02))
+        await told(f"hello {order}", model=row(timeouts=Timeouts(0.02)))
 
 
 async def test_max_tokens_counts_words() -> None:

@@ -18,7 +18,7 @@ from loquent.domain.errors import (
     TooLarge,
     Unavailable,
 )
-from loquent.domain.models import BOOLEAN, VISION, Model
+from loquent.domain.models import BOOLEAN, VISION, Model, Timeouts
 from loquent.domain.requests import NOTHING, Message, Picture
 from loquent.engines import Options, connect
 from loquent.ports.engine import Ask, Chunk
@@ -121,7 +121,7 @@ async def test_its_refusals_are_told_in_our_own_terms(status: int, error: type[L
 @pytest.mark.parametrize(("script", "error"), [(hang_up, Unavailable), (silent, EngineTimeout)])
 async def test_one_that_goes_or_is_silent_is_told_so(script: Script, error: type[LoquentError]) -> None:
     with pytest.raises(error):
-        await said(script, timeout=0.2)
+        await said(script, timeouts=Timeouts(0.2))
 
 
 async def test_one_that_is_not_there_is_unavailable() -> None:

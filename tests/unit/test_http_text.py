@@ -20,7 +20,7 @@ from loquent.domain.errors import (
     TooLarge,
     Unavailable,
 )
-from loquent.domain.models import TEXT, Model
+from loquent.domain.models import TEXT, Model, Timeouts
 from loquent.engines import Options, connect
 from loquent.ports.engine import Ask, Engine
 
@@ -35,7 +35,13 @@ def generator() -> Iterator[Generator]:
 
 
 def row(url: str | None, **more: object) -> Model:
-    known = {"name": "ml", "engine": "http_text", "id": "ml", "abilities": frozenset((TEXT,)), "timeout": SECONDS}
+    known = {
+        "name": "ml",
+        "engine": "http_text",
+        "id": "ml",
+        "abilities": frozenset((TEXT,)),
+        "timeouts": Timeouts(SECONDS),
+    }
     return Model(**{**known, "url": url, **more})  # type: ignore[arg-type]
 
 

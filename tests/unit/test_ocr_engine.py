@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from loquent.domain.errors import EngineBusy, EngineFailed, EngineTimeout, Invalid, Unavailable
-from loquent.domain.models import VISION, Model
+from loquent.domain.models import VISION, Model, Timeouts
 from loquent.domain.requests import NOTHING, Message, Parameters, Picture
 from loquent.engines import Options, connect, is_installed, ocr, ocr_child
 from loquent.ports.engine import Ask, Engine
@@ -127,7 +127,7 @@ async def test_a_process_that_died_in_between_is_started_anew(engine: Engine) ->
 
 
 async def test_what_takes_too_long_is_ended() -> None:
-    hasty = Model("reader", "ocr", "ocr", frozenset((VISION,)), timeout=0.05)
+    hasty = Model("reader", "ocr", "ocr", frozenset((VISION,)), timeouts=Timeouts(0.05))
     engine = connect(hasty, Options(Path(), threads=1))
     await engine.open()
     before = processes()

@@ -31,7 +31,7 @@ from loquent.domain.errors import (
     TooLarge,
     Unavailable,
 )
-from loquent.domain.models import Model
+from loquent.domain.models import Model, Timeouts
 from loquent.domain.requests import Message, Parameters
 from loquent.domain.usage import Usage
 from loquent.engines import Options
@@ -446,8 +446,8 @@ async def test_a_name_that_does_not_resolve_is_away() -> None:
 
 async def test_a_server_without_tls_is_away_for_https() -> None:
     async with serving(lambda caller: caller.answer(WHOLE)) as (engine, _):
-        engine = OpenAI(Model("m", "openai", "x", url=f"{engine._model.url}".replace("http", "https")), Options(Path()))
-        engine.connect_seconds = 0.2
+        url = f"{engine._model.url}".replace("http", "https")
+        engine = OpenAI(Model("m", "openai", "x", url=url, timeouts=Timeouts(connect=0.2)), Options(Path()))
         await engine.open()
         assert type(await fault(engine)) is Unavailable
         await engine.close()
@@ -517,22 +517,23 @@ async def chattering(caller: Caller) -> None:
 
 @pytest.mark.parametrize("script", [silent, silent_after_the_head, silent_after_an_event, chattering])
 async def test_a_silent_stream_is_too_slow_at_every_stage(script: Script) -> None:
-    async with serving(script, timeout=0.2 if script is chattering else 300.0) as (engine, upstream):
-        engine.first_seconds = engine.idle_seconds = 0.05
+    async with serving(script, timeouts=Timeouts(0.2 if script is chattering else 300.0, 0.05, 0.05)) as (
+        engine,
+        upstream,
+    ):
         assert type(await fault(engine)) is EngineTimeout
         await asyncio.wait_for(upstream.all_gone.wait(), 5)
 
 
 @pytest.mark.parametrize("script", [silent, silent_after_the_head, silent_after_an_event])
 async def test_a_whole_answer_is_bounded_by_the_rows_timeout(script: Script) -> None:
-    async with serving(script, timeout=0.05) as (engine, upstream):
+    async with serving(script, timeouts=Timeouts(0.05)) as (engine, upstream):
         assert type(await fault(engine, streamed=False)) is EngineTimeout
         await asyncio.wait_for(upstream.all_gone.wait(), 5)
 
 
 async def test_a_caller_who_is_slow_to_take_is_not_the_engines_silence() -> None:
-    async with serving(lambda caller: caller.events(*STREAM)) as (engine, _):
-        engine.first_seconds = engine.idle_seconds = 0.05
+    async with serving(lambda caller: caller.events(*STREAM), timeouts=Timeouts(300.0, 0.05, 0.05)) as (engine, _):
         chunks = []
         async for chunk in asking(engine):
             chunks.append(chunk)
@@ -736,8 +737,7 @@ async def test_the_pool_is_whole_after_fifty_failures() -> None:
         else:
             await (caller.events(*STREAM) if caller.body.get("stream") else caller.answer(WHOLE))
 
-    async with serving(script, timeout=2.0) as (engine, upstream):
-        engine.first_seconds = engine.idle_seconds = 0.05
+    async with serving(script, timeouts=Timeouts(2.0, 0.05, 0.05)) as (engine, upstream):
         while len(upstream.seen) < 50:
             try:
                 await heard(engine)

@@ -29,6 +29,7 @@ from loquent.domain.errors import (
 )
 from loquent.domain.evolve import evolve
 from loquent.domain.generations import Content, Generation, begin
+from loquent.domain.models import Timeouts
 from loquent.domain.principals import Principal
 from loquent.domain.requests import Parameters
 from loquent.domain.sessions import Session
@@ -398,7 +399,7 @@ async def test_who_waits_longer_than_the_model_may_take_is_told_so(tmp_path: Pat
         id = await begun(services)
         await services.sessions.send(ANN, id, "never run", PLAIN)
         offer = services.models.offers["echo"]
-        quick = Offer(replace(offer.model, timeout=0.05), offer.engine)
+        quick = Offer(replace(offer.model, timeouts=Timeouts(0.05)), offer.engine)
         services.models.offers = {**services.models.offers, "echo": quick}
         with pytest.raises(EngineTimeout):
             await say(services, id, "now")

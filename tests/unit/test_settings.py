@@ -215,6 +215,7 @@ def rows_of(tmp_path: Path, text: str):
 
 
 GOOD = '[[model]]\nname = "a"\nengine = "echo"\nid = "e"\n'
+OTHER = GOOD.replace('"a"', '"b"')
 
 
 def test_a_row_is_read_with_all_that_it_says(tmp_path: Path) -> None:
@@ -223,7 +224,7 @@ def test_a_row_is_read_with_all_that_it_says(tmp_path: Path) -> None:
         GOOD + 'abilities = ["chat"]\ncontext = 5\nprice = {input = 0.15, output = 2}\ntimeout = 7\n'
         "defaults = {temperature = 0.2, stop = ['x']}\n",
     )
-    assert (row.name, row.abilities, row.context, row.timeout) == ("a", {"chat"}, 5, 7)
+    assert (row.name, row.abilities, row.context, row.timeouts.total) == ("a", {"chat"}, 5, 7)
     assert (row.price.input, row.price.output) == (150_000, 2_000_000)
     assert (row.defaults.temperature, row.defaults.stop) == (0.2, ("x",))
 
@@ -236,12 +237,25 @@ def test_a_row_is_read_with_all_that_it_says(tmp_path: Path) -> None:
         ('[[model]]\nengine = "echo"\nid = "e"\n', "name is missing"),
         (GOOD + 'colour = "red"\n', "no field 'colour'"),
         (GOOD + 'abilities = ["fly"]\n', "not 'fly'"),
-        (GOOD + "context = -1\n", "context takes a number above zero"),
+        (GOOD + "context = -1\n", "context takes a whole number above zero"),
         (GOOD + "price = {input = -1}\n", "price input"),
-        (GOOD + "price = {per_word = 1}\n", "price takes input and output"),
+        (GOOD + "price = {per_word = 1}\n", "price takes input, output and cached"),
         (GOOD + "defaults = {temprature = 1}\n", "defaults has no 'temprature'"),
         (GOOD + 'url = "file:///etc/passwd"\n', "url takes"),
-        (GOOD + GOOD, "more than one row is called 'a'"),
+        (GOOD + GOOD + 'abilities = ["chat"]\n', "rows called 'a' share their asks by weight"),
+        (GOOD + 'fallback = ["b"]\n', "fallback names 'b'"),
+        (GOOD + 'fallback = ["a"]\n', "fallback names 'a'"),
+        (GOOD + 'fallback = "b"\n', "fallback takes a list of names"),
+        (
+            GOOD + 'fallback = ["b"]\n' + GOOD.replace('"a"', '"b"') + 'abilities = ["chat"]\n',
+            "lacks the ability 'text'",
+        ),
+        (GOOD + "weight = 0\n", "weight takes a number above zero"),
+        (GOOD + "retries = -1\n", "retries takes a whole number"),
+        (GOOD + "concurrency = 0.5\n", "concurrency takes a whole number"),
+        (GOOD + "timeouts = 5\n", "timeouts takes total, first, idle, connect"),
+        (GOOD + "timeouts = {total = true}\n", "timeouts total takes a number above zero"),
+        (GOOD + "timeout = 0\n", "timeouts total takes a number above zero"),
     ],
 )
 def test_a_bad_row_is_named(tmp_path: Path, text: str, said: str) -> None:

@@ -130,7 +130,7 @@ async def test_a_repeat_of_a_stream_tells_the_same_text(at: Ours) -> None:
 async def test_a_request_that_gave_no_answer_leaves_its_key_free(at: Ours) -> None:
     client, services = at
     for _ in range(2):
-        assert (await client.post(PATHS[0], json={"prompt": "[away] x"}, headers=KEY)).status_code == 503
+        assert (await client.post(PATHS[0], json={"prompt": "[busy 1] x"}, headers=KEY)).status_code == 503
     assert (await client.post(PATHS[0], json={"prompt": ""}, headers=KEY)).status_code == 422
     assert (await client.post(PATHS[0], json={"prompt": "fine"}, headers=KEY)).status_code == 200
     assert (await kept(services))["repeats"] == 1

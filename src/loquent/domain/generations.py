@@ -29,7 +29,7 @@ COMPLETED, FAILED, CANCELLED = "completed", "failed", "cancelled"
 STATUSES = (PENDING, PROCESSING, COMPLETED, FAILED, CANCELLED)
 OVER = frozenset((COMPLETED, FAILED, CANCELLED))
 
-KINDS = ("text", "chat", "summary", "document", "image")
+KINDS = ("text", "chat", "summary", "document", "image", "embedding")
 FOREGROUND, BACKGROUND = "foreground", "background"
 
 PREVIEW = 200  # characters of the input and of the output that a list shows
@@ -62,7 +62,7 @@ class Generation:
     fence: int = 0
     lease_by: str | None = None
     cancel_requested: bool = False
-    finish_reason: str | None = None  # stop, length, cancelled, interrupted
+    finish_reason: str | None = None  # stop, length, tool_calls, content_filter, cancelled, interrupted
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     usage_estimated: bool = False
@@ -76,6 +76,8 @@ class Generation:
     turns_left_out: int | None = None  # of the chat's earlier turns: they did not fit the model's context
     upload: str | None = None  # the document or the image that it is about
     rating: str | None = None  # what its owner thought of it: one of feedback.RATINGS
+    answered_by: str | None = None  # the row that did, or was the last to try; of equals: name, name#2, …
+    details: Json | None = None  # what few have: {"tries": […], "cache": {…}, "cached_tokens", "reasoning_tokens"}
 
     @property
     def is_over(self) -> bool:
@@ -94,6 +96,7 @@ class Content:
     input: Json  # {"prompt"} | {"messages"} | {"text", …} | {"message", …} | {"document", …} | {"image", …}
     output: str  # the text so far, then the whole of it
     sources: Json | None = None  # where the output stands in the input: {"spans": [[start, end], …]}
+    more: Json | None = None  # what the answer holds beside its text: {"calls": […], "reasoning": "…", "logprobs": […]}
 
 
 @fixed
@@ -112,6 +115,9 @@ class Outcome:
     steps_done: int = 0
     steps: int = 0
     turns_left_out: int | None = None
+    answered_by: str | None = None
+    details: Json | None = None
+    more: Json | None = None
 
 
 def begin(
@@ -198,6 +204,8 @@ def finished(current: Generation, outcome: Outcome) -> Generation:
         steps_done=outcome.steps if outcome.status == COMPLETED else outcome.steps_done,
         steps=outcome.steps,
         turns_left_out=outcome.turns_left_out,
+        answered_by=outcome.answered_by,
+        details=outcome.details,
     )
 
 

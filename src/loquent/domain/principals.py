@@ -16,3 +16,4 @@ class Principal:
     owner: str
     name: str
     is_anonymous: bool = False
+    is_admin: bool = False  # as the token says: whoever acts on it looks at the account as well

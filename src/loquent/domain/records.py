@@ -18,6 +18,7 @@ from loquent.domain.generations import Content, Generation
 from loquent.domain.idempotency import Repeat
 from loquent.domain.images import Image
 from loquent.domain.presets import Preset
+from loquent.domain.registry import ModelRow
 from loquent.domain.sessions import Session
 from loquent.domain.usage import UsageDay
 from loquent.domain.users import User
@@ -92,7 +93,9 @@ SPECS = (
             "all": Order((), "id"),
         },
     ),
-    Spec(Content, "contents", scope="owner", orders={"all": Order((), "id")}, long=("input", "output", "sources")),
+    Spec(
+        Content, "contents", scope="owner", orders={"all": Order((), "id")}, long=("input", "output", "sources", "more")
+    ),
     Spec(
         User,
         "users",
@@ -150,5 +153,13 @@ SPECS = (
         long=("comment", "labels"),
     ),
     Spec(Preset, "presets", scope="owner", orders={"all": Order((), "id")}, long=("parameters",)),
+    Spec(
+        ModelRow,
+        "model_rows",
+        scope="system",
+        unique={"name": ("name",)},
+        orders={"all": Order((), "id")},
+        long=("row",),
+    ),
 )
 RECORDS: Mapping[type[Any], Spec] = {spec.type: spec for spec in SPECS}

@@ -18,11 +18,25 @@ class Usage:
     prompt_tokens: int
     completion_tokens: int
     estimated: bool = False
+    cached_tokens: int = 0  # of the prompt's, those that the engine had read before
+    reasoning_tokens: int = 0  # of the completion's, those that nobody is shown
+    cost: int | None = None  # in millionths, at the price of whoever answered; None: not yet known
 
     @property
     def total_tokens(self) -> int:
         """Always the sum."""
         return self.prompt_tokens + self.completion_tokens
+
+    def plus(self, other: Usage) -> Usage:
+        """Both together. A cost that is not known stays so."""
+        return Usage(
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.estimated or other.estimated,
+            self.cached_tokens + other.cached_tokens,
+            self.reasoning_tokens + other.reasoning_tokens,
+            None if self.cost is None or other.cost is None else self.cost + other.cost,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +45,14 @@ class Price:
 
     input: int = 0
     output: int = 0
+    cached: int | None = None  # for a token of the prompt that the engine had read before; None: as any other
 
-    def of(self, prompt_tokens: int, completion_tokens: int) -> int:
+    def of(self, usage: Usage) -> int:
         """The cost in millionths, rounded up, so that many small calls are never free."""
-        return -(-(prompt_tokens * self.input + completion_tokens * self.output) // 1_000_000)
+        again = min(usage.cached_tokens, usage.prompt_tokens)
+        new = usage.prompt_tokens - again
+        cached = self.input if self.cached is None else self.cached
+        return -(-(new * self.input + again * cached + usage.completion_tokens * self.output) // 1_000_000)
 
 
 @fixed

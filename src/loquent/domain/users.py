@@ -11,6 +11,8 @@ from loquent.domain.errors import Invalid
 NAME = re.compile(r"[^\s\x00-\x1f\x7f/](?:[^\x00-\x1f\x7f/]{0,62}[^\s\x00-\x1f\x7f/])?")
 EMAIL = re.compile(r"[^@\s\x00-\x1f\x7f]{1,64}@[^@\s\x00-\x1f\x7f]{1,189}")
 PASSWORD = range(8, 1025)
+USER, ADMIN = "user", "admin"
+"""What an account may do: what is its own; and what is everybody's, such as the registry of models."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,7 @@ class User:
     password_hash: str
     is_active: bool
     created_at: Moment
+    role: str = USER  # USER or ADMIN
 
 
 def check_credentials(username: str, password: str, email: str | None) -> None:

@@ -70,7 +70,7 @@ class Echo:
         orders = {name: float(value or 0) for name, value in DIRECTIVE.findall(told)}
         words, reason = answer(DIRECTIVE.sub("", told).strip(), orders, ask.parameters)
         collected, loop = "", asyncio.get_running_loop()
-        late_at = loop.time() + self._model.timeout
+        late_at = loop.time() + ask.model.timeouts.total
         refuse(orders)
         if "hang" in orders:
             await self._wait(late_at, late_at)

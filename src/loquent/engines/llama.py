@@ -101,7 +101,7 @@ class Llama:
             raise self._still_loading()
         call = self._admit(load.result(), asked, ask)
         try:
-            async for chunk in call.chunks():
+            async for chunk in call.chunks(ask.model.name, ask.model.timeouts):
                 yield chunk
         finally:
             call.leave()

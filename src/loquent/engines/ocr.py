@@ -67,21 +67,21 @@ class Ocr:
         self._waiting += 1
         try:
             async with self._turn:
-                found = await self._read(picture.data)
+                found = await self._read(picture.data, ask.model.timeouts.total)
         finally:
             self._waiting -= 1
         text = _until(in_rows(found) or NOTHING, ask.parameters.stop)
         said = " ".join(message.content for message in ask.messages)
         yield Chunk(text, "stop", Usage(max(1, estimate_tokens(said)), estimate_tokens(text), estimated=True))
 
-    async def _read(self, data: bytes) -> list[tuple[Box, str]]:
+    async def _read(self, data: bytes, seconds: float) -> list[tuple[Box, str]]:
         """The words in it and where they stand. However it does not end well, the process ends."""
         if not self._is_open:
             raise Unavailable(f"model {self._model.name}: the engine is closed")
         if self._idle is not None:
             self._idle.cancel()
         try:
-            async with asyncio.timeout(self._model.timeout):
+            async with asyncio.timeout(seconds):
                 told = json.loads(await self._ask(data))
         except TimeoutError:
             await self._end()

@@ -56,7 +56,7 @@ class OpenAI(Remote):
         )
 
     def _events(self, ask: Ask) -> Streamed:
-        return Streamed("chat" if ask.prompt is None else "completion", self._model.name, self._key)
+        return Streamed("chat" if ask.prompt is None else "completion", ask.model.name, self._key)
 
     def _answer(self, body: bytes, content_type: str) -> Chunk:
         return answer(body, content_type, self._model.name, secret=self._key)

@@ -6,7 +6,8 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
 
-from loquent.domain.errors import LoquentError
+from loquent.domain.errors import EngineTimeout, LoquentError
+from loquent.domain.models import Timeouts
 from loquent.ports.engine import Chunk
 
 
@@ -36,10 +37,17 @@ class Relay:
         self.put(fault)
         self.left = True
 
-    async def chunks(self) -> AsyncIterator[Chunk]:
-        """In the loop: the pieces as they come."""
+    async def chunks(self, name: str, timeouts: Timeouts) -> AsyncIterator[Chunk]:
+        """In the loop: the pieces as they come. Raises EngineTimeout where they do not, naming the model."""
+        now = self._loop.time
+        until, quiet = now() + timeouts.total, timeouts.first
         while True:
-            await self._wake.wait()
+            try:
+                async with asyncio.timeout_at(min(until, now() + quiet)):
+                    await self._wake.wait()
+            except TimeoutError as late:
+                raise EngineTimeout(f"model {name}: the engine did not answer in time") from late
+            quiet = timeouts.idle
             self._wake.clear()
             self._is_waking = False
             while self._pieces:

@@ -21,9 +21,6 @@ MOST_REFUSAL = 65_536  # bytes of a refusal that are read
 class Remote(ABC):
     """What engines that call a server have in common. Redirects are refused, so the key goes nowhere else."""
 
-    connect_seconds = 10.0
-    first_seconds = 120.0  # of silence before a stream's first event: the prompt is being read
-    idle_seconds = 60.0  # of silence after it
     settle_seconds = 1.0  # for the end of the HTTP message behind the end of the answer
     known_seconds = 10.0  # for which an answer says that the engine is there
 
@@ -70,7 +67,7 @@ class Remote(ABC):
         if model.key_env and not self._key:
             raise Misconfigured(f"model {model.name}: the environment variable {model.key_env} holds no key")
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", "User-Agent": "loquent", **own}
-        self._server = Server(url, name=f"model {model.name}", headers=headers, connect_seconds=self.connect_seconds)
+        self._server = Server(url, name=f"model {model.name}", headers=headers, connect_seconds=model.timeouts.connect)
         await self._server.open()
 
     async def close(self) -> None:
@@ -84,13 +81,13 @@ class Remote(ABC):
         if now - self._heard_at < self.known_seconds:
             return
         try:
-            connection = await self._reach().ask("GET", self.listing, b"", seconds=self.connect_seconds)
+            connection = await self._reach().ask("GET", self.listing, b"", seconds=self._model.timeouts.connect)
         except LoquentError as fault:
             raise Unavailable(fault.message) from fault
         try:
             # A server may have no such list (404): it is there all the same.
             if connection.status in (401, 403) or connection.status >= 500:
-                body = await connection.body(self.idle_seconds, MOST_REFUSAL)
+                body = await connection.body(self._model.timeouts.idle, MOST_REFUSAL)
                 refused = self._refused(connection, body)
                 raise refused if isinstance(refused, Unavailable) else Unavailable(refused.message)
         finally:
@@ -102,24 +99,28 @@ class Remote(ABC):
         if not ask.streamed:
             yield await self._whole(ask)
             return
-        name, timeout = self._model.name, self._model.timeout
+        name, timeouts = self._model.name, ask.model.timeouts
         connection = await self._reach().ask(
-            "POST", self._path(ask), self._encoded(ask), seconds=timeout, gap=min(self.first_seconds, timeout)
+            "POST",
+            self._path(ask),
+            self._encoded(ask),
+            seconds=timeouts.total,
+            gap=min(timeouts.first, timeouts.total),
         )
         try:
             kind = connection.headers.get(b"content-type", b"")
             if connection.status != 200:
-                body = await connection.body(self.idle_seconds, MOST_REFUSAL)
+                body = await connection.body(timeouts.idle, MOST_REFUSAL)
                 raise self._refused(connection, body)
             if not kind.startswith(b"text/event-stream") or b"content-encoding" in connection.headers:
                 raise EngineFailed(
                     f"model {name}: the engine answered {kind.decode('latin-1')[:80]!r} where events were due"
                 )
             answered = self._events(ask)
-            gap = self.first_seconds
+            gap = timeouts.first
             while not answered.is_over:
                 data = await connection.read(gap)
-                gap = self.idle_seconds
+                gap = timeouts.idle
                 chunk = answered.take(data) if data else answered.end()
                 if chunk is not None:
                     yield chunk
@@ -133,7 +134,7 @@ class Remote(ABC):
 
     async def _whole(self, ask: Ask) -> Chunk:
         connection = await self._reach().ask(
-            "POST", self._path(ask), self._encoded(ask), seconds=self._model.timeout, whole=True
+            "POST", self._path(ask), self._encoded(ask), seconds=ask.model.timeouts.total, whole=True
         )
         try:
             body = await connection.read(0)

@@ -99,7 +99,7 @@ class Transformers:
         try:
             loop = asyncio.get_running_loop()
             loaded.runner.submit(await loop.run_in_executor(self._pool, loaded.answer, ask, relay))
-            async for chunk in relay.chunks():
+            async for chunk in relay.chunks(ask.model.name, ask.model.timeouts):
                 yield chunk
         finally:
             relay.left = True

@@ -2,25 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from loquent.domain.fixed import fixed
 from loquent.domain.models import Model
-from loquent.domain.requests import Message, Parameters
+from loquent.domain.requests import AUTO, Message, Parameters, Tool
 from loquent.domain.usage import Usage
 
 
 @fixed
 class Ask:
-    """One call of a model: messages to answer, or a prompt to go on from (never both)."""
+    """One call of a model: messages to answer, a prompt to go on from, or texts to make vectors of (one of the three).
+
+    A recipe says what its caller asked for; when an engine sees it, ``model`` is the engine's own row, under the name
+    that the caller knows, and the row's defaults stand under ``parameters``.
+    """
 
     model: Model
-    parameters: Parameters  # the row's defaults already under them
+    parameters: Parameters
     messages: tuple[Message, ...] = ()
     prompt: str | None = None
     streamed: bool = True  # False: nobody looks before the end, one chunk will do
+    tools: tuple[Tool, ...] = ()  # only for models that have the ability
+    tool_choice: str = AUTO  # NONE, AUTO or REQUIRED
+    tool: str = ""  # the name of the one that has to be called; empty: as tool_choice says
+    parallel_calls: bool | None = None  # whether one answer may ask for several calls; None: as the engine does
+    texts: tuple[str, ...] = ()  # for EMBEDDINGS
+    dimensions: int | None = None  # of the vectors, where the model lets one choose
+
+
+@dataclass(slots=True)
+class CallPiece:
+    """A piece of a call of a tool: the first of each ``index`` has id and name, later ones go on with the arguments."""
+
+    index: int
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
 
 
 @dataclass(slots=True)
@@ -32,11 +52,15 @@ class Chunk:
     """
 
     text: str = ""
-    finish_reason: str | None = None  # stop | length
+    finish_reason: str | None = None  # stop | length | tool_calls | content_filter
     usage: Usage | None = None
     source: tuple[int, int] | None = None  # where this text stands in the input: characters [start, end)
     wire: bytes = b""
     dialect: str = ""  # of ``wire``: chat | completion
+    calls: tuple[CallPiece, ...] = ()
+    reasoning: str = ""  # what the model thought aloud before its answer, where the engine tells
+    logprobs: tuple[Mapping[str, Any], ...] = ()  # a token each, as OpenAI's chat wire says it
+    vectors: tuple[Sequence[float], ...] = ()  # one for each of the ask's texts, in their order, perhaps over chunks
 
     def parts(self) -> list[Chunk]:
         """The same as plain chunks."""

@@ -41,7 +41,7 @@ from loquent.services.history import Filters as Filters
 from loquent.services.history import History, Listed, order_of
 from loquent.services.limits import Limits
 from loquent.services.live import Live
-from loquent.services.models import Models, Offer
+from loquent.services.models import Models, Offer, may_use
 from loquent.services.runner import Runner, interruption
 from loquent.services.scope import Scoped
 
@@ -280,6 +280,8 @@ class Generations:
     async def _accept(self, who: Principal, wanted: Wanted, mode: str, offer: Offer) -> Begun:
         if wanted.key is not None and (known := await self.repeated(who, wanted.key)):
             return known
+        if not may_use(who, offer.model):
+            raise NotFound(f"there is no model {offer.model.name!r} for you")
         state = await self._limits.take(wanted.rule, _whom(who))
         generation = begin(
             who,

@@ -161,8 +161,8 @@ def about_images(store: Store, blobs: Blobs) -> Recipe:
             raise NotFound("the image has been removed")
         data = b"".join([piece async for piece in blobs.get(found[0].blob)])
         shown = Message("user", live.content.input["prompt"], (Picture(found[0].media_type, data),))
-        ask = Ask(model, live.parameters.over(model.defaults), (shown,), streamed=live.streamed)
-        async with aclosing(live.offer.engine.stream(ask)) as chunks:  # type: ignore[type-var]  # they are generators
+        ask = Ask(model, live.parameters, (shown,), streamed=live.streamed)
+        async with aclosing(live.stream(ask)) as chunks:  # type: ignore[type-var]  # they are generators
             async for chunk in chunks:
                 yield chunk
 

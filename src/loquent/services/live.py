@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from loquent.domain.clock import Moment, now
 from loquent.domain.errors import LoquentError
 from loquent.domain.evolve import evolve
 from loquent.domain.generations import BACKGROUND, COMPLETED, Content, Generation, Outcome
-from loquent.domain.requests import Parameters
+from loquent.domain.requests import Parameters, ToolCall, stored_call
 from loquent.domain.usage import Usage, estimate_tokens
-from loquent.ports.engine import Chunk
+from loquent.ports.engine import Ask, CallPiece, Chunk
 from loquent.services.models import Offer
+from loquent.services.routing import Try, priced, stream, told
 
+MOST_TRIES = 50  # that a record tells of
+NO_CALL = ToolCall("", "", "")
 CANCELLED, INTERRUPTED, FENCED, RELEASED = "cancelled", "interrupted", "fenced", "released"
 """Why it was stopped: somebody asked; the server stops; another worker has it; the server stops and hands it back."""
 
@@ -28,13 +32,17 @@ class Live:
         "_texts",
         "_waiting",
         "asked_tokens",
+        "calls",
         "content",
+        "details",
         "finish_reason",
         "first_at",
         "generation",
         "is_ending",
+        "logprobs",
         "offer",
         "parameters",
+        "reasoning",
         "saved",
         "saving",
         "spans",
@@ -42,6 +50,7 @@ class Live:
         "steps_done",
         "stopped",
         "streamed",
+        "trail",
         "turns_left_out",
         "usage",
     )
@@ -72,6 +81,11 @@ class Live:
         self.turns_left_out: int | None = None
         self.asked_tokens: int | None = None  # by our own count, where the recipe asks more than the input says
         self.spans: list[tuple[int, int]] = []
+        self.trail: list[Try] = []  # whom its calls asked, in order
+        self.details: dict[str, Any] = {}
+        self.calls: dict[int, ToolCall] = {}
+        self.reasoning: list[str] = []
+        self.logprobs: list[Mapping[str, Any]] = []
         self._chunks: list[Chunk] = []  # taken, not yet taken apart
         self._texts: list[str] = []
         self._task: asyncio.Task[Any] | None = None
@@ -90,6 +104,10 @@ class Live:
         if len(self._texts) > 1:
             self._texts = ["".join(self._texts)]
         return self._texts[0] if self._texts else ""
+
+    def stream(self, ask: Ask) -> AsyncIterator[Chunk]:
+        """Ask the model, or whoever answers for it: see routing. The one way from a recipe to an engine."""
+        return stream(self.offer, ask, self.trail, asker=self.generation.owner)
 
     def take(self, chunk: Chunk) -> None:
         """Keep a piece of the answer. It is taken apart when somebody looks."""
@@ -156,12 +174,15 @@ class Live:
             prompt_tokens=usage.prompt_tokens,
             completion_tokens=usage.completion_tokens,
             usage_estimated=usage.estimated,
-            cost=self.offer.model.price.of(usage.prompt_tokens, usage.completion_tokens),
+            cost=priced(usage, self.trail, self.offer.model),
             error=error,
             sources={"spans": self.spans} if self.spans else None,
             steps_done=self.steps_done,
             steps=self.steps,
             turns_left_out=self.turns_left_out,
+            answered_by=self.trail[-1].offer.label if self.trail else None,
+            details=self._details(usage) or None,
+            more=self._more() or None,
         )
 
     def written(self, generation: Generation, content: Content) -> None:
@@ -184,6 +205,30 @@ class Live:
             said = " ".join(each["content"] for each in asked.get("messages", ()))
         return Usage(estimate_tokens(said), estimate_tokens(text), estimated=True)
 
+    def _details(self, usage: Usage) -> dict[str, Any]:
+        """What few have: more tries than one, or one that failed; tokens that the engine counts apart."""
+        told_tries = len(self.trail) > 1 or any(each.code for each in self.trail)
+        return {
+            **self.details,
+            **({"tries": told(self.trail[-MOST_TRIES:])} if told_tries else {}),
+            **({"cached_tokens": usage.cached_tokens} if usage.cached_tokens else {}),
+            **({"reasoning_tokens": usage.reasoning_tokens} if usage.reasoning_tokens else {}),
+        }
+
+    def _more(self) -> dict[str, Any]:
+        calls = [stored_call(self.calls[index]) for index in sorted(self.calls)]
+        return {
+            **({"calls": calls} if calls else {}),
+            **({"reasoning": "".join(self.reasoning)} if self.reasoning else {}),
+            **({"logprobs": self.logprobs} if self.logprobs else {}),
+        }
+
+    def _take_call(self, piece: CallPiece) -> None:
+        known = self.calls.get(piece.index, NO_CALL)
+        self.calls[piece.index] = ToolCall(
+            known.id or piece.id, known.name or piece.name, known.arguments + piece.arguments.replace("\0", "")
+        )
+
     def _take_apart(self) -> None:
         chunks, self._chunks = self._chunks, []
         for chunk in chunks:
@@ -193,13 +238,12 @@ class Live:
                 if part.source is not None:
                     self.spans.append(part.source)
                 if part.usage is not None:
-                    self.usage = part.usage if self.usage is None else _sum(self.usage, part.usage)
+                    self.usage = part.usage if self.usage is None else self.usage.plus(part.usage)
+                if part.calls:
+                    for piece in part.calls:
+                        self._take_call(piece)
+                if part.reasoning:
+                    self.reasoning.append(part.reasoning.replace("\0", ""))
+                if part.logprobs:
+                    self.logprobs += part.logprobs
                 self.finish_reason = part.finish_reason or self.finish_reason
-
-
-def _sum(one: Usage, other: Usage) -> Usage:
-    return Usage(
-        one.prompt_tokens + other.prompt_tokens,
-        one.completion_tokens + other.completion_tokens,
-        one.estimated or other.estimated,
-    )

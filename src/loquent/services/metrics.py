@@ -24,6 +24,9 @@ first_seconds = Histogram(
 )
 tokens = Counter("loquent_tokens", "Tokens, by direction.", ("model", "direction"), registry=registry)
 running = Gauge("loquent_running_generations", "Generations that run in this process now.", registry=registry)
+faults = Counter(
+    "loquent_engine_faults", "Calls of engines that failed, by our code.", ("model", "code"), registry=registry
+)
 limited = Counter("loquent_limited", "Requests refused for their rate.", ("rule",), registry=registry)
 fenced = Counter("loquent_fenced_writes", "Results dropped because another worker held the job.", registry=registry)
 claimed = Counter("loquent_claimed_jobs", "Jobs taken up.", registry=registry)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
 
 from loquent.domain.documents import DocumentText, asking, noting
 from loquent.domain.errors import EngineFailed, NotFound
 from loquent.domain.evolve import evolve
-from loquent.domain.generations import Generation
+from loquent.domain.generations import Generation, Json
 from loquent.domain.models import CHAT, SUMMARY
-from loquent.domain.requests import Message, Parameters
+from loquent.domain.requests import Message, Parameters, Tool, message_of
 from loquent.domain.summaries import brief, instruction, joining, piece_characters
 from loquent.domain.texts import pieces
 from loquent.domain.usage import Usage, estimate_tokens
@@ -25,19 +26,27 @@ AT_ONCE = 4  # pieces of one text that are worked on at the same time
 def answer(live: Live) -> AsyncIterator[Chunk]:
     """One call: messages are answered; a prompt is put as one message, or gone on from where that is wanted."""
     asked, model = live.content.input, live.offer.model
-    messages = tuple(Message(each["role"], each["content"]) for each in asked.get("messages", ()))
+    messages = tuple(map(message_of, asked.get("messages", ())))
     prompt = asked.get("prompt")
     if prompt is not None and CHAT in model.abilities and not asked.get("plain"):
         messages, prompt = (Message("user", prompt),), None
-    ask = Ask(model, live.parameters.over(model.defaults), messages, prompt, streamed=live.streamed)
-    return live.offer.engine.stream(ask)
+    ask = Ask(model, live.parameters, messages, prompt, live.streamed, **_tools(asked))
+    return live.stream(ask)
+
+
+def _tools(asked: Json) -> dict[str, Any]:
+    """What the input says of tools, as an Ask has it."""
+    if "tools" not in asked:
+        return {}
+    chosen = {name: asked[name] for name in ("tool_choice", "tool", "parallel_calls") if name in asked}
+    return {"tools": tuple(Tool(**each) for each in asked["tools"]), **chosen}
 
 
 async def summarize(live: Live) -> AsyncIterator[Chunk]:
     """A text made shorter: by a model that does it by itself, or piece by piece and then together."""
     asked = live.content.input
     ask = await _summing_up(live, asked["text"], asked.get("language"), asked.get("length", "medium"))
-    async for chunk in live.offer.engine.stream(ask):
+    async for chunk in live.stream(ask):
         yield chunk
 
 
@@ -48,7 +57,7 @@ def about_documents(store: Store) -> Recipe:
         text = await _text_of(store, live.generation)
         live.asked_tokens = estimate_tokens(text)
         ask = await _asking(live, text, live.content.input["instruction"])
-        async for chunk in live.offer.engine.stream(ask):
+        async for chunk in live.stream(ask):
             yield chunk
 
     return answer_about
@@ -63,7 +72,7 @@ async def _text_of(store: Store, generation: Generation) -> str:
 
 async def _summing_up(live: Live, text: str, language: str | None, length: str) -> Ask:
     model = live.offer.model
-    parameters = live.parameters.over(Parameters(max_tokens=brief(length))).over(model.defaults)
+    parameters = live.parameters.over(Parameters(max_tokens=brief(length)))
     if SUMMARY in model.abilities:
         live.step(0, 1)
         return Ask(model, parameters, (Message("user", text),))
@@ -83,7 +92,7 @@ async def _asking(live: Live, text: str, wish: str) -> Ask:
     model = live.offer.model
     if not wish and model.abilities & {CHAT, SUMMARY}:
         return await _summing_up(live, text, None, "medium")
-    parameters = live.parameters.over(model.defaults)
+    parameters = live.parameters
     if CHAT not in model.abilities:
         return Ask(model, parameters, prompt=f"{wish}\n\n{text}" if wish else text, streamed=live.streamed)
     prompt = await _fitted(
@@ -154,7 +163,7 @@ async def _ask(live: Live, prompt: str, parameters: Parameters) -> tuple[str, Us
     ask = Ask(model, parameters, (Message("user", prompt),), streamed=False)
     texts: list[str] = []
     usage: Usage | None = None
-    async for chunk in live.offer.engine.stream(ask):
+    async for chunk in live.stream(ask):
         for part in chunk.parts():
             texts.append(part.text)
             usage = part.usage or usage

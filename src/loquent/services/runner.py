@@ -217,7 +217,7 @@ class Runner:
 
     async def _put_result(self, live: Live, outcome: Outcome) -> None:
         failpoints.passing("before-finish")
-        content = evolve(live.content, output=outcome.output, sources=outcome.sources)
+        content = evolve(live.content, output=outcome.output, sources=outcome.sources, more=outcome.more)
         counted = _counted(live.generation, outcome)
         try:
             await self._put(live, lambda record: finished(record, outcome), content, counted)

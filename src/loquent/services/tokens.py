@@ -12,7 +12,7 @@ from loquent.domain import ids
 from loquent.domain.clock import SECOND, now
 from loquent.domain.errors import Unauthenticated
 from loquent.domain.principals import Principal
-from loquent.domain.users import User
+from loquent.domain.users import ADMIN, User
 
 ALGORITHM = "HS256"  # the only one: a token that names another is refused
 PARTY = "loquent"  # issuer and audience
@@ -46,6 +46,7 @@ class Tokens:
             "iss": PARTY,
             "aud": PARTY,
             "jti": ids.new("jti"),
+            **({"role": user.role} if user.role == ADMIN else {}),
         }
         return jwt.encode(claims, self._secret, algorithm=ALGORITHM)
 
@@ -82,6 +83,8 @@ class Tokens:
             )
             if not isinstance(claims["exp"], int):
                 raise ValueError("a time is a whole number of seconds")
-            return Principal(str(claims["tid"]), str(claims["uid"]), str(claims["sub"])), claims["exp"]
+            is_admin = claims.get("role") == ADMIN
+            who = Principal(str(claims["tid"]), str(claims["uid"]), str(claims["sub"]), is_admin=is_admin)
+            return who, claims["exp"]
         except (jwt.PyJWTError, ValueError, TypeError, OverflowError):
             raise Unauthenticated("the access token is not valid") from None

@@ -62,14 +62,14 @@ class Turns:
         before, said = await self._instructions(live), Message("user", live.content.input["message"])
         context = model.context or CONTEXT
         room = int((context - (parameters.max_tokens or min(ANSWER, context // 4))) / MARGIN)
-        async with asyncio.timeout(model.timeout):
+        async with asyncio.timeout(model.timeouts.total):
             past = await self._past(live, room - sum(map(_tokens, (*before, said))))
         live.turns_left_out = await self._earlier(live.generation, past) - len(past.turns)
         while True:
             messages = (*before, *past.messages(), said)
             live.asked_tokens = sum(map(_tokens, messages))
-            ask = Ask(model, parameters, messages, streamed=True)  # whoever waits for the whole may stop it
-            chunks = live.offer.engine.stream(ask)
+            ask = Ask(model, live.parameters, messages, streamed=True)  # whoever waits for the whole may stop it
+            chunks = live.stream(ask)
             try:
                 async for chunk in chunks:
                     past.turns.clear()  # what comes has begun: nothing is asked twice
