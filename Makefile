@@ -29,7 +29,7 @@ test: setup-test  ## Set up what is missing, then run every test and measure cov
 	@LOQUENT_MODELS_DIR="$(abspath $(MODELS))" $(RUN)/python -m pytest $(PYTEST) $(if $(ARGS),$(ARGS),$(COVERED))
 	@$(if $(ARGS),true,$(RUN)/coverage report --include='src/loquent/domain/*,src/loquent/services/*' --fail-under=95)
 
-setup-test: model $(VENV)/.dev .venv-ministack/.ready chromium  ## Set up all that the tests need, without running them
+setup-test: model $(VENV)/.dev $(VENV)/.torch .venv-ministack/.ready chromium  ## Set up all that the tests need, without running them
 
 check: $(VENV)/.dev  ## Check lint, form, types, floors and that the generated pages are fresh
 	$(RUN)/ruff check
@@ -38,7 +38,7 @@ check: $(VENV)/.dev  ## Check lint, form, types, floors and that the generated p
 	$(RUN)/lint-imports
 	$(RUN)/python docs/generate.py --check
 
-bench: $(VENV)/.dev  ## Measure Loquent beside a bare proxy and the upstream itself
+bench: $(VENV)/.torch  ## Measure Loquent beside a bare proxy and the upstream itself
 	$(RUN)/python -m bench $(ARGS)
 
 chaos: $(VENV)/.dev  ## Kill and freeze servers under 2,000 jobs and 300 uploads: none may be lost, none done twice (ARGS="--seed 7")
@@ -59,7 +59,8 @@ model: $(VENV)/.serve  ## Fetch and verify the embedded model, once
 
 lock: .venv-lock/.ready  ## Resolve the lock files anew (UPGRADE=1 takes the newest versions)
 	$(LOCK) pyproject.toml requirements/serve.in --extra llama --extra documents --extra ocr -o requirements/serve.lock
-	$(LOCK) pyproject.toml requirements/serve.in --extra all --group dev -c requirements/serve.lock -o requirements/dev.lock
+	$(LOCK) pyproject.toml requirements/serve.in --extra all --group dev -c requirements/serve.lock \
+		--override requirements/overrides.in -o requirements/dev.lock
 	$(LOCK) requirements/ministack.in -o requirements/ministack.lock
 
 clean:  ## Remove what the commands made, save your data
@@ -83,8 +84,22 @@ $(VENV)/.serve: $(VENV)/bin/python requirements/serve.lock pyproject.toml
 
 $(VENV)/.dev: $(VENV)/.serve requirements/dev.lock
 	@echo "==> Installing the locked tools for tests and checks (about half a minute)"
-	@$(RUN)/python $(PIP) $(LOCKED) requirements/dev.lock
+	@$(RUN)/python $(PIP) --no-deps $(LOCKED) requirements/dev.lock
 	@touch $@
+
+# PyTorch for the processor alone: a wheel that lies here already, otherwise from PyTorch's own index of such wheels.
+# TORCH=none leaves it out, and the tests of the engine that needs it, and says so; without it they fail.
+TORCH ?= torch==2.13.0
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+$(VENV)/.torch: $(VENV)/.dev
+ifeq ($(TORCH),none)
+	@echo "==> TORCH=none: the tests of the engine transformers are left out"
+else
+	@echo "==> Installing PyTorch for the processor, which some tests and the bench need (200 MB)"
+	@$(RUN)/python $(PIP) --no-deps --no-index $(TORCH) 2>/dev/null || \
+		$(RUN)/python $(PIP) --no-deps --only-binary :all: --index-url $(TORCH_INDEX) $(TORCH)
+	@touch $@
+endif
 
 # The stand-in for DynamoDB pins libraries that ours must not share.
 .venv-ministack/.ready: $(VENV)/bin/python requirements/ministack.lock
@@ -104,7 +119,10 @@ LOCK = .venv-lock/bin/uv --no-config --quiet pip compile --universal --python-ve
 	--no-emit-index-url --only-binary :all: --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade)
 
 # BROWSER=none leaves the browser tests out, and says so; without it they fail where there is no Chromium.
-PYTEST = --numprocesses logical --maxprocesses 4 --dist loadgroup $(if $(filter none,$(BROWSER)),-m "not browser")
+nothing :=
+LEFT_OUT = $(strip $(if $(filter none,$(BROWSER)),browser) $(if $(filter none,$(TORCH)),torch))
+PYTEST = --numprocesses logical --maxprocesses 4 --dist loadgroup \
+	$(if $(LEFT_OUT),-m "not ($(subst $(nothing) $(nothing), or ,$(LEFT_OUT)))")
 COVERED := --cov=loquent --cov-report=
 
 chromium:  ## Install Chromium for the tests, where that can be done from here

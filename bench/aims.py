@@ -19,6 +19,8 @@ def verdicts(report: Report) -> Iterable[tuple[str, bool]]:
     yield from _most("ms added p50, 1 client", 1.0, report.against(loquent, "direct", "p50_ms", difference, **one))
     tokens = report.against(loquent, "llama.cpp", "tokens_per_second", ratio, **embedded)
     yield from _least("tokens/s of llama.cpp's own server", 0.9, tokens)
+    naive = report.against(loquent, "naive", "tokens_per_second", ratio, **embedded)
+    yield from _least("tokens/s of a naive service on transformers, bfloat16", 6, naive)
     yield from _most("MB resident, idle, no model", 120, report.figure(loquent, "idle_mb", part="start"))
     for where, what in (("first", "the first page"), ("anywhere", "a page from anywhere")):
         page = report.against("1,000,000", "10,000", "p50_ms", ratio, part="history", where=where)

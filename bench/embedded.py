@@ -1,4 +1,5 @@
-"""Eight generations at once on the embedded model: Loquent against llama.cpp's own HTTP server, same weights.
+"""Eight generations at once on the embedded model: Loquent against llama.cpp's own HTTP server and against a naive
+service over transformers that makes one after the other (bench/naive.py), all with the same weights.
 
 The same load generator asks both over the OpenAI surface, the same new prompts in each round, streamed; tokens are
 counted by the usage that each states. ``python -m bench.embedded --weights FILE --port N`` is llama.cpp's own server.
@@ -12,6 +13,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 from bench.rounds import Result, load
@@ -21,6 +23,8 @@ from bench.servers import CORES, ROOT, Server, free_port, python, start
 SLOTS, TOKENS, CONTEXT = 8, 128, 2048
 THREADS = len(CORES) or os.cpu_count() or 1
 LOADING = 60.0  # seconds in which a model must have come into memory
+NAIVE_LOADING = 180.0  # torch, transformers, and weights that are taken apart
+NAIVE_NEEDS = ("torch", "transformers", "gguf", "accelerate")
 WEIGHTS = "SmolLM2-135M-Instruct.Q4_1.gguf"
 ASKED = (
     "Explain how a lighthouse works, part by part.",
@@ -47,7 +51,7 @@ def run(folder: Path, rounds: int, say: Callable[[str], None]) -> tuple[list[Res
     results: list[Result] = []
     servers: list[Server] = []
     try:
-        for begin in (_llama, _loquent):
+        for begin in (_llama, _loquent, _naive):
             servers.append(begin(folder))
             _await_model(servers[-1], folder)
         for number in range(1, rounds + 1):
@@ -67,7 +71,7 @@ def run(folder: Path, rounds: int, say: Callable[[str], None]) -> tuple[list[Res
 
 
 def _ask(server: Server, bodies: Path) -> Result:
-    return load(server, "streams", cores=CORES, streams=SLOTS, ramp=0, limit=120, bodies=bodies)
+    return load(server, "streams", cores=CORES, streams=SLOTS, ramp=0, limit=240, bodies=bodies)
 
 
 def _bodies(folder: Path, number: int) -> Path:
@@ -93,6 +97,15 @@ def _llama(folder: Path) -> Server:
     port = free_port()
     command = python("bench.embedded", "--weights", weights(), "--port", port)
     return start("llama.cpp", command, port=port, folder=folder / "llama", health="/health")
+
+
+def _naive(folder: Path) -> Server:
+    missing = [name for name in NAIVE_NEEDS if find_spec(name) is None]
+    if missing:
+        raise RuntimeError(f"the naive service needs {', '.join(missing)}: make bench installs them")
+    port = free_port()
+    command = python("bench.naive", "--weights", weights(), "--port", port)
+    return start("naive", command, port=port, folder=folder / "naive", health="/health", limit=NAIVE_LOADING)
 
 
 def _loquent(folder: Path) -> Server:

@@ -93,8 +93,9 @@ def start(
     health: str,
     environment: Mapping[str, str] | None = None,
     cores: list[int] | None = None,
+    limit: float = START,
 ) -> Server:
-    """Start a command on those cores, its output in a file, and wait until ``health`` answers 200."""
+    """Start a command on those cores, its output in a file; waits ``limit`` seconds until ``health`` answers 200."""
     folder.mkdir(parents=True, exist_ok=True)
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(("LOQUENT_", "OPENAI_"))}
     with (folder / "server.log").open("ab") as log:
@@ -110,7 +111,7 @@ def start(
         )
     server = Server(name, port, process, folder, 0.0)
     try:
-        _wait(server, health)
+        _wait(server, health, limit)
     except BaseException:
         server.stop()
         raise
@@ -136,8 +137,8 @@ def python(module: str, *arguments: object) -> list[str]:
     return [sys.executable, "-m", module, *map(str, arguments)]
 
 
-def _wait(server: Server, path: str) -> None:
-    deadline = time.monotonic() + START
+def _wait(server: Server, path: str, limit: float) -> None:
+    deadline = time.monotonic() + limit
     while time.monotonic() < deadline:
         if server.process.poll() is not None:
             raise RuntimeError(f"{server.name} ended at once:\n{server.log()}")
@@ -150,4 +151,4 @@ def _wait(server: Server, path: str) -> None:
             finally:
                 connection.close()
         time.sleep(0.01)
-    raise RuntimeError(f"{server.name} did not answer {path} within {START:.0f} s:\n{server.log()}")
+    raise RuntimeError(f"{server.name} did not answer {path} within {limit:.0f} s:\n{server.log()}")

@@ -58,7 +58,7 @@ CONTENDERS = (
         frozenset((CHAT, TEXT, COUNTS, SAME, BOUNDED)),
         LONG,
         "gpt2",
-        (pytest.mark.xdist_group("transformers"),),
+        (pytest.mark.torch, pytest.mark.xdist_group("transformers")),
     ),
     Contender(
         "http_text",

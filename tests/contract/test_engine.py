@@ -59,7 +59,6 @@ def _server(weights: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module", name="gpt2")
 def _gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    gpt2.needed()
     return gpt2.make(tmp_path_factory.mktemp("gpt2") / "gpt2", [f"{TALE} {TALE}"], template=gpt2.TEMPLATE)
 
 

@@ -5,20 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import pytest
-
 CONTEXT = 1024  # tokens, as GPT-2 has
 END = "<|endoftext|>"
 TEMPLATE = (
     "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}"
     "{% if add_generation_prompt %}assistant:{% endif %}"
 )
-
-
-def needed() -> None:
-    """Skip the test where the extra is not installed."""
-    for package in ("torch", "transformers"):
-        pytest.importorskip(package, reason='not installed: pip install "loquent[transformers]"')
 
 
 def make(

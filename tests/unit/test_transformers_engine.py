@@ -37,7 +37,12 @@ from loquent.engines.transformers_text import BROKEN, Saying
 from loquent.ports.engine import Ask, Chunk
 from samples import gpt2
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(180), pytest.mark.xdist_group("transformers")]
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.torch,
+    pytest.mark.timeout(180),
+    pytest.mark.xdist_group("transformers"),
+]
 
 TALE = "Once upon a time an old keeper lived in a lighthouse by the sea. Every night the keeper lit the great lamp."
 BEGUN = "Once upon a time an old keeper lived in a"
@@ -49,7 +54,6 @@ SLOTS = 3
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    gpt2.needed()
     texts = [TALE + gpt2.END, BIRD + gpt2.END, ENDLESS * 12, "user: Hello.\nassistant: Hello to you." + gpt2.END]
     return gpt2.make(tmp_path_factory.mktemp("models") / "tiny", texts, template=gpt2.TEMPLATE)
 
@@ -328,7 +332,6 @@ async def test_closing_ends_what_is_running_and_frees_the_memory(folder: Path) -
 
 
 async def test_half_precision_is_kept_in_the_form_that_a_processor_can_reckon_in(tmp_path: Path) -> None:
-    gpt2.needed()
     import torch
 
     from loquent.engines.transformers_model import load
@@ -344,13 +347,11 @@ async def test_half_precision_is_kept_in_the_form_that_a_processor_can_reckon_in
 
 @pytest.mark.parametrize("bad", [row(id="odd name"), row(id="owner/name/more"), row(template="few-shot")])
 def test_a_row_that_can_mean_nothing_stops_the_start(bad: Model, tmp_path: Path) -> None:
-    gpt2.needed()
     with pytest.raises(Misconfigured, match="small"):
         connect(bad, options(tmp_path))
 
 
 async def test_a_folder_without_a_model_stops_the_start(tmp_path: Path) -> None:
-    gpt2.needed()
     (tmp_path / "empty").mkdir()
     for name in ("empty", str(tmp_path / "nothing")):
         with pytest.raises(Misconfigured, match="no folder of a model"):
@@ -453,7 +454,6 @@ FAMILIES = {
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_batch_says_what_the_library_says_alone(family: str) -> None:
-    gpt2.needed()
     import torch
     import transformers
 
