@@ -41,8 +41,10 @@ class Target:
         self.host, self.port, self.path = parts.hostname or "127.0.0.1", parts.port or 80, parts.path
         self.key = f"Authorization: Bearer {bearer}\r\n" if bearer else ""
 
-    def request(self, body: dict[str, Any]) -> bytes:
-        """A whole request."""
+    def request(self, body: dict[str, Any] | None) -> bytes:
+        """A whole request; without a body it is a GET."""
+        if body is None:
+            return f"GET {self.path} HTTP/1.1\r\nHost: {self.host}:{self.port}\r\n{self.key}\r\n".encode()
         data = json.dumps(body).encode()
         head = (
             f"POST {self.path} HTTP/1.1\r\nHost: {self.host}:{self.port}\r\n{self.key}"
@@ -54,9 +56,10 @@ class Target:
 class Requests:
     """Closed loop: each client asks again as soon as it has its answer."""
 
-    def __init__(self, target: Target, warm: float, seconds: float) -> None:
+    def __init__(self, target: Target, body: dict[str, Any] | None, warm: float, seconds: float) -> None:
         self.target = target
-        self.bytes = target.request(BODY)
+        self.body = body
+        self.bytes = target.request(body)
         self.begin = perf_counter() + warm
         self.end = self.begin + seconds
         self.ok = 0
@@ -71,7 +74,7 @@ class Requests:
         now = perf_counter()
         if head[9:12] != b"200":
             self.errors[f"status {head[9:12].decode()}"] += 1
-        elif EXPECTED not in body or b'"total_tokens"' not in body:
+        elif self.body is not None and (EXPECTED not in body or b'"total_tokens"' not in body):
             self.errors["not the answer"] += 1
         else:
             self.ok += 1
@@ -257,9 +260,11 @@ def at(values: list[float], share: float) -> float:
 async def _main(asked: argparse.Namespace) -> dict[str, Any]:
     gc.disable()  # a collection in the middle would be seen as the server's latency
     target = Target(asked.url, asked.bearer)
-    if asked.form == "requests":
-        return await Requests(target, asked.warm, asked.seconds).run(asked.clients)
-    return told(await streams(target, asked.bodies, asked.streams, asked.ramp, asked.limit), asked.chunks)
+    if asked.form != "streams":
+        body = (asked.bodies or [BODY])[0] if asked.form == "requests" else None
+        return await Requests(target, body, asked.warm, asked.seconds).run(asked.clients)
+    bodies = asked.bodies or [STREAM]
+    return told(await streams(target, bodies, asked.streams, asked.ramp, asked.limit), asked.chunks)
 
 
 def _bodies(path: str) -> list[dict[str, Any]]:
@@ -270,7 +275,7 @@ def _bodies(path: str) -> list[dict[str, Any]]:
 def main() -> None:
     """Read the command line, load, print."""
     ask = argparse.ArgumentParser(prog="python -m bench.load", description="load for an OpenAI-compatible server")
-    ask.add_argument("form", choices=("requests", "streams"))
+    ask.add_argument("form", choices=("requests", "reads", "streams"), help="reads: requests that only get")
     ask.add_argument("--url", required=True, help="of the endpoint")
     ask.add_argument("--bearer", default="", help="token or key")
     ask.add_argument("--clients", type=int, default=32, help="requests: at the same time (default 32)")
@@ -280,7 +285,7 @@ def main() -> None:
     ask.add_argument("--ramp", type=float, default=1, help="streams: seconds in which they open (default 1)")
     ask.add_argument("--limit", type=float, default=60, help="streams: seconds that one may take (default 60)")
     ask.add_argument("--chunks", type=int, default=0, help="streams: chunks that the mock sends; 0: do not compare")
-    ask.add_argument("--bodies", type=_bodies, default=[STREAM], help="streams: a JSON file of bodies, taken in turn")
+    ask.add_argument("--bodies", type=_bodies, help="a JSON file of bodies; streams take them in turn")
     print(json.dumps(uvloop.run(_main(ask.parse_args()))))
 
 

@@ -62,7 +62,7 @@ class Report:
 
     def lines(self) -> list[str]:
         """Everything, as plain text."""
-        parts = (self._requests, self._streams, self._servers, self._disk, self._embedded)
+        parts = (self._requests, self._streams, self._servers, self._disk, self._cache, self._embedded)
         parts += (self._growth, self._imports, self._noise)
         return [line for part in parts for line in part()]
 
@@ -121,6 +121,23 @@ class Report:
     def _disk(self) -> Iterable[str]:
         if found := self.figure("disk", "p50_ms", part="disk"):
             yield from ("", f"a durable SQLite commit on this disk, alone: p50 {found:.2f} ms; no record is quicker")
+
+    def _cache(self) -> Iterable[str]:
+        for count in dict.fromkeys(each["clients"] for each in self._found(part="cache")):
+            where = {"part": "cache", "clients": count}
+            table = [["requests/s", "p50 ms", "added p50 ms", "p99 ms", "CPU ms each", "added CPU ms"]]
+            table += [
+                [
+                    show(self.figure(row, "per_second", **where), ",.0f"),
+                    show(self.figure(row, "p50_ms", **where), ".3f"),
+                    show(self.against(row, "health", "p50_ms", difference, **where), ".3f"),
+                    show(self.figure(row, "p99_ms", **where), ".2f"),
+                    show(self.figure(row, "cpu_ms", **where), ".3f"),
+                    show(self.against(row, "health", "cpu_ms", difference, **where), ".3f"),
+                ]
+                for row in self.names(**where)
+            ]
+            yield from drawn(f"kept answers, {count} clients", self.names(**where), table)
 
     def _embedded(self) -> Iterable[str]:
         where = {"part": "embedded"}

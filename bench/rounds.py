@@ -18,13 +18,13 @@ Result = dict[str, Any]
 CHAT = "/v1/chat/completions"
 
 
-def load(server: Server, form: str, *, cores: list[int] | None = None, **options: object) -> Result:
+def load(server: Server, form: str, *, path: str = CHAT, cores: list[int] | None = None, **options: object) -> Result:
     """Run the load generator against a server, in a process of its own; adds the server's processor time."""
     arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
     before, _ = server.weigh()
     worked, began = busy(), time.monotonic()
     ran = subprocess.run(
-        python("bench.load", form, "--url", server.url + CHAT, "--bearer", server.bearer, *arguments),
+        python("bench.load", form, "--url", server.url + path, "--bearer", server.bearer, *arguments),
         cwd=ROOT,
         stdout=subprocess.PIPE,
         preexec_fn=lambda: pin(LOAD_CORE if cores is None else cores),

@@ -65,7 +65,7 @@ def _bare(folder: Path, upstream: Server) -> Server:
     )
 
 
-def _loquent(kind: str) -> Callable[[Path, Server], Server]:
+def _loquent(kind: str, **environment: str) -> Callable[[Path, Server], Server]:
     def begin(folder: Path, upstream: Server) -> Server:
         return start_loquent(
             folder,
@@ -78,7 +78,7 @@ def _loquent(kind: str) -> Callable[[Path, Server], Server]:
             abilities = ["text", "chat"]
             price = {{input = 1, output = 2}}
             """,
-            {"LOQUENT_SERVER": kind},
+            {"LOQUENT_SERVER": kind, **environment},
             cores=SERVER_CORE,
         )
 
@@ -147,6 +147,9 @@ def _kept(folder: Path) -> Spent:
     return Spent(over[0], over[1], over[2], left[0])
 
 
+IN_MEMORY = Row(
+    "loquent", "the same with its records in memory: without the disk", _loquent("granian", LOQUENT_STORE="memory:")
+)
 ROWS = {
     row.name: row
     for row in (

@@ -207,7 +207,8 @@ SURFACES = {
 NAMED = {"openapi": "The API's own document (OpenAPI)"}  # routes that the framework makes
 ROUTES = f"""\
 Every method and path that the server answers. *Known* callers are users, and anonymous callers where those are allowed
-(`LOQUENT_ANONYMOUS`); what a path then shows is theirs alone. Every path
+(`LOQUENT_ANONYMOUS`); what a path then shows is theirs alone. *Administrators* are users that the
+operator has made so (`loquent users promote`). Every path
 answers with a slash at its end, too. {MADE}"""
 
 
@@ -244,7 +245,7 @@ def _who(route: Any) -> str:
 
     given = set(_given(getattr(route, "dependant", None)))
     asks = isinstance(route.endpoint, Direct) or not given.isdisjoint(deps.KNOWN)
-    return "known" if asks else "anybody"
+    return "administrators" if deps.Admin.__metadata__[0].dependency in given else "known" if asks else "anybody"
 
 
 def _given(dependant: Any) -> Iterator[Any]:

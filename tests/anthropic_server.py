@@ -1,18 +1,17 @@
 """A server that speaks Anthropic's Messages API, written from its public documentation; the echo engine answers.
 
-It takes what is documented and refuses the rest, in the documented words and statuses: what an engine gets wrong here
-it gets wrong there. The orders of the echo engine work: ``[busy 2]`` is a 429, ``[away]`` a 529, ``[fail]`` a 500,
-``[cut 3]`` an error event after three words. A picture is answered with what sort it is and how long.
-Sources: https://platform.claude.com/docs/en/api/messages/create, …/build-with-claude/streaming, …/api/errors
+The orders of the echo engine work: ``[busy 2]`` is a 429, ``[away]`` a 529, ``[fail]`` a 500, ``[cut 3]`` an error
+event after three words, ``[call name {…}]`` a call of a tool, behind a text where there is one, ``[think …]`` a
+thought. Two more: ``[error 403]`` is that error, and ``[refuse]`` ends the answer as a refusal.
+Sources: those of ``anthropic_checks``, and https://platform.claude.com/docs/en/build-with-claude/streaming.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import contextlib
 import json
+import re
 import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
 from concurrent.futures import Future
@@ -20,42 +19,22 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
+from anthropic_checks import OMITTED, SUMMARIZED, Refused, asked, display, need
 from loquent.domain.errors import ContextOverflow, EngineBusy, Invalid, LoquentError, Unavailable
 from loquent.domain.models import Model
-from loquent.domain.requests import Message, Parameters
+from loquent.domain.requests import AUTO, Parameters
 from loquent.engines import Options
-from loquent.engines.echo import Echo
+from loquent.engines.echo import DIRECTIVE, THOUGHT, Echo
+from loquent.engines.echo_calls import ordered
 from loquent.ports.engine import Ask, Chunk
 from scripted import Caller, listening
 
-FIELDS = frozenset(
-    (
-        *("model", "messages", "max_tokens", "system", "temperature", "top_p", "top_k", "stop_sequences", "stream"),
-        *("output_config", "metadata", "thinking", "tools", "tool_choice", "service_tier", "cache_control"),
-    )
-)
 SAMPLING = {"2023-06-01": frozenset[str](), "2026-10-21": frozenset(("temperature", "top_p", "top_k"))}
 """The versions of the API, and what each no longer takes (…/api/migration-2026-10-21)."""
-MEDIA = frozenset(("image/jpeg", "image/png", "image/gif", "image/webp"))
-TYPES = frozenset(("object", "array", "string", "integer", "number", "boolean", "null"))
-BOUNDS = frozenset(("minimum", "maximum", "multipleOf", "minLength", "maxLength", "maxItems", "uniqueItems"))
-WORDS = {"stop": "end_turn", "length": "max_tokens"}
-
-
-class Refused(Exception):
-    """An answer in the form of an error."""
-
-    def __init__(self, status: int, kind: str, message: str, wait: float | None = None) -> None:
-        super().__init__(message)
-        self.status, self.kind, self.message, self.wait = status, kind, message, wait
-
-    def body(self) -> dict[str, Any]:
-        return {"type": "error", "error": {"type": self.kind, "message": self.message}, "request_id": "req_1"}
-
-
-def need(claim: bool, message: str) -> None:
-    if not claim:
-        raise Refused(400, "invalid_request_error", message)
+WORDS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
+ERROR = re.compile(r"\[error (\d{3})\]")
+REFUSE = "[refuse]"
+SIGNATURE = "c2ln"
 
 
 class Messages:
@@ -78,7 +57,7 @@ class Messages:
     async def _answer(self, caller: Caller) -> None:
         key = caller.headers.get("x-api-key") or caller.headers.get("authorization", "").removeprefix("Bearer ")
         if key != self._key:
-            raise Refused(401, "authentication_error", "invalid x-api-key")
+            raise Refused(401, "invalid x-api-key")
         version = caller.headers.get("anthropic-version", "")
         need(version in SAMPLING, f"anthropic-version: {version or 'header is required'}")
         method, path, _ = caller.line.split(" ")
@@ -87,156 +66,130 @@ class Messages:
             await caller.answer(json.dumps(listed).encode())
             return
         if (method, path) != ("POST", "/v1/messages"):
-            raise Refused(404, "not_found_error", "Not Found")
+            raise Refused(404, "Not Found")
         for name in SAMPLING[version] & caller.body.keys():
             need(False, f"{name}: Extra inputs are not permitted")
-        ask, stops = self._ask(caller.body), tuple(caller.body.get("stop_sequences", ()))
-        said = sum(len(message.content.split()) for message in ask.messages)
+        ask = asked(caller.body, self._model)
+        if found := ERROR.search(ask.messages[-1].content):
+            raise Refused(int(found[1]), "as the prompt said")
+        said = Said(self._echo, ask, display(caller.body))
         try:
             if ask.streamed:
-                await self._stream(caller, ask, stops, said)
+                await self._stream(caller, said)
             else:
-                (chunk,) = [chunk async for chunk in self._echo.stream(ask)]
-                assert chunk.usage is not None
-                usage = {**read(said), "output_tokens": chunk.usage.completion_tokens}
-                content = [{"type": "thinking", "thinking": "", "signature": "c2ln"}]
-                content += [{"type": "text", "text": chunk.text}] if chunk.text else []
-                done = await self._end(ask, stops, chunk.text, chunk.finish_reason)
-                await caller.answer(json.dumps({**begun(usage), "content": content, **done}).encode())
+                await caller.answer(json.dumps(await whole(said.events())).encode(), extra="request-id: req_1\r\n")
         except LoquentError as fault:
-            raise refused_by(fault, self._model, said) from fault
+            raise refused_by(fault, self._model, said.read) from fault
 
-    async def _stream(self, caller: Caller, ask: Ask, stops: tuple[str, ...], said: int) -> None:
-        async with aclosing(self._echo.stream(ask)) as chunks:  # type: ignore[type-var]
-            first = await anext(chunks)
+    async def _stream(self, caller: Caller, said: Said) -> None:
+        async with aclosing(said.events()) as events:  # type: ignore[type-var]
+            first = await anext(events)
             await caller.begin()
             try:
-                async for event in self._events(first, chunks, ask, stops, said):
-                    await caller.chunk(
-                        b"event: %s\ndata: %s\n\n" % (event["type"].encode(), json.dumps(event).encode())
-                    )
+                await send(caller, first)
+                async for event in events:
+                    await send(caller, event)
             except LoquentError as fault:
-                body = refused_by(fault, self._model, said).body()
-                await caller.chunk(b"event: error\ndata: %s\n\n" % json.dumps(body).encode())
+                await send(caller, refused_by(fault, self._model, said.read).body())
             await caller.send(b"0\r\n\r\n")
 
-    async def _events(
-        self, first: Chunk, chunks: AsyncIterator[Chunk], ask: Ask, stops: tuple[str, ...], said: int
-    ) -> AsyncIterator[dict[str, Any]]:
-        yield {"type": "message_start", "message": begun({**read(said), "output_tokens": 1})}
-        thinking = {"type": "thinking", "thinking": "", "signature": ""}
-        yield {"type": "content_block_start", "index": 0, "content_block": thinking}
-        yield {"type": "ping"}
-        yield {"type": "content_block_delta", "index": 0, "delta": {"type": "signature_delta", "signature": "c2ln"}}
-        yield {"type": "content_block_stop", "index": 0}
-        yield {"type": "content_block_start", "index": 1, "content_block": {"type": "text", "text": ""}}
-        text, chunk = "", first
-        while True:
-            text += chunk.text
-            if chunk.text:
-                delta = {"type": "text_delta", "text": chunk.text}
-                yield {"type": "content_block_delta", "index": 1, "delta": delta}
-            if chunk.usage is not None:
-                break
+
+class Said:
+    """An answer as the events of a stream. Nothing is said before the engine says something: it may refuse."""
+
+    def __init__(self, echo: Echo, ask: Ask, shows: str | None) -> None:
+        self._echo, self._ask, self._shows = echo, ask, shows
+        self.read = sum(len(message.content.split()) for message in ask.messages)
+        self._index = -1
+        self._kind = ""  # of the block that is open
+        self._text = ""
+
+    async def events(self) -> AsyncIterator[dict[str, Any]]:
+        async with aclosing(self._echo.stream(self._ask)) as chunks:  # type: ignore[type-var]
             chunk = await anext(chunks)
-        yield {"type": "content_block_stop", "index": 1}
-        done = await self._end(ask, stops, text, chunk.finish_reason)
-        yield {"type": "message_delta", "delta": done, "usage": {"output_tokens": chunk.usage.completion_tokens}}
+            yield {"type": "message_start", "message": begun(self.read)}
+            if self._shows == OMITTED:  # thoughts that nobody is shown: a signature alone
+                yield self._opened({"type": "thinking", "thinking": "", "signature": ""})
+                yield {"type": "ping"}
+            while True:
+                for event in self._said(chunk):
+                    yield event
+                if chunk.usage is not None:
+                    break
+                chunk = await anext(chunks)
+        for event in self._closed():
+            yield event
+        used = chunk.usage
+        thoughts = {"thinking_tokens": used.reasoning_tokens}
+        counts = {"output_tokens": used.completion_tokens, "output_tokens_details": thoughts}
+        yield {"type": "message_delta", "delta": await self._end(chunk.finish_reason), "usage": counts}
         yield {"type": "message_stop"}
 
-    async def _end(self, ask: Ask, stops: tuple[str, ...], text: str, reason: str | None) -> dict[str, Any]:
+    def _said(self, chunk: Chunk) -> Iterator[dict[str, Any]]:
+        if chunk.reasoning and self._shows == SUMMARIZED:
+            if self._kind != "thinking":
+                yield self._opened({"type": "thinking", "thinking": "", "signature": ""})
+            yield self._delta({"type": "thinking_delta", "thinking": chunk.reasoning})
+        if chunk.text:
+            yield from self._say(chunk.text)
+        for piece in chunk.calls:
+            if piece.id:
+                if piece.index == 0:
+                    yield from self._say(self._before_calls())
+                yield from self._closed()
+                yield self._opened({"type": "tool_use", "id": f"toolu_{piece.id}", "name": piece.name, "input": {}})
+                yield self._delta({"type": "input_json_delta", "partial_json": ""})
+            if piece.arguments and piece.arguments != "{}":  # what takes nothing comes without any piece
+                yield self._delta({"type": "input_json_delta", "partial_json": piece.arguments})
+
+    def _say(self, text: str) -> Iterator[dict[str, Any]]:
+        if text and self._kind != "text":
+            yield from self._closed()
+            yield self._opened({"type": "text", "text": ""})
+        if text:
+            self._text += text
+            yield self._delta({"type": "text_delta", "text": text})
+
+    def _before_calls(self) -> str:
+        """What the model says before it calls something, where it need not: there, the API has it say nothing."""
+        if self._ask.tool_choice != AUTO:
+            return ""
+        return DIRECTIVE.sub("", THOUGHT.sub("", ordered(self._ask.messages[-1].content)[0])).strip()
+
+    def _opened(self, block: dict[str, Any]) -> dict[str, Any]:
+        self._index += 1
+        self._kind = block["type"]
+        return {"type": "content_block_start", "index": self._index, "content_block": block}
+
+    def _delta(self, delta: dict[str, Any]) -> dict[str, Any]:
+        return {"type": "content_block_delta", "index": self._index, "delta": delta}
+
+    def _closed(self) -> Iterator[dict[str, Any]]:
+        if self._kind == "thinking":
+            yield self._delta({"type": "signature_delta", "signature": SIGNATURE})
+        if self._kind:
+            yield {"type": "content_block_stop", "index": self._index}
+        self._kind = ""
+
+    async def _end(self, reason: str | None) -> dict[str, Any]:
         """Why it ended: where a stop string did it, which one."""
-        free = ""
-        if stops and reason == "stop":
-            parameters = Parameters(response_format=ask.parameters.response_format)
-            (chunk,) = [c async for c in self._echo.stream(Ask(ask.model, parameters, ask.messages, streamed=False))]
-            free = chunk.text[len(text) :].lstrip()
-        met = next((stop for stop in stops if free.startswith(stop.lstrip())), None) if free else None
+        if REFUSE in self._ask.messages[-1].content:
+            details = {"type": "refusal", "category": "cyber", "explanation": "as the prompt said"}
+            return {"stop_reason": "refusal", "stop_sequence": None, "stop_details": details}
+        free, wanted = "", self._ask.parameters
+        if wanted.stop and reason == "stop":
+            again = Parameters(response_format=wanted.response_format)
+            (chunk,) = [
+                c async for c in self._echo.stream(Ask(self._ask.model, again, self._ask.messages, None, False))
+            ]
+            free = chunk.text[len(self._text) :].lstrip()
+        met = next((stop for stop in wanted.stop if free.startswith(stop.lstrip())), None) if free else None
         return {"stop_reason": "stop_sequence" if met else WORDS[reason or "stop"], "stop_sequence": met}
 
-    def _ask(self, body: Mapping[str, Any]) -> Ask:
-        """The request, checked. Raises Refused."""
-        for name in body:
-            need(name in FIELDS, f"{name}: Extra inputs are not permitted")
-        for name in ("model", "messages", "max_tokens"):
-            need(name in body, f"{name}: Field required")
-        if body["model"] != "echo":
-            raise Refused(404, "not_found_error", f"model: {body['model']}")
-        need(isinstance(body["max_tokens"], int) and body["max_tokens"] > 0, "max_tokens: must be greater than 0")
-        for name in ("temperature", "top_p"):
-            need(0 <= body.get(name, 1) <= 1, f"{name}: range: 0..1")
-        need(
-            "temperature" not in body or "top_p" not in body,
-            "`temperature` and `top_p` cannot both be specified for this model. Please use only one.",
-        )
-        for stop in body.get("stop_sequences", ()):
-            need(bool(stop.strip()), "stop_sequences: each stop sequence must contain non-whitespace")
-        form = None
-        if wanted := body.get("output_config", {}).get("format"):
-            need(wanted.get("type") == "json_schema", "output_config.format.type: Input should be 'json_schema'")
-            check(wanted.get("schema"))
-            form = {"type": "json_schema", "json_schema": {"schema": wanted["schema"]}}
-        parameters = Parameters(body["max_tokens"], stop=tuple(body.get("stop_sequences", ())), response_format=form)
-        system = [Message("system", text_of(body["system"]))] if body.get("system") else []
-        return Ask(self._model, parameters, (*system, *turns(body["messages"])), streamed=body.get("stream", False))
 
-
-def turns(messages: Any) -> list[Message]:
-    """The turns, checked: ``user`` first, one after the other, none empty. The API itself is more lenient today."""
-    need(isinstance(messages, list) and bool(messages), "messages: at least one message is required")
-    made = []
-    for number, message in enumerate(messages):
-        need(message["role"] == ("user", "assistant")[number % 2], "messages: roles must alternate, user first")
-        made.append(Message(message["role"], text_of(message["content"])))
-    return made
-
-
-def text_of(content: Any) -> str:
-    """What blocks say."""
-    blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
-    need(bool(blocks), "messages: content must be non-empty")
-    texts = []
-    for block in blocks:
-        if block["type"] == "text":
-            need(bool(block["text"].strip()), "messages: text content blocks must contain non-whitespace text")
-            texts.append(block["text"])
-            continue
-        need(block["type"] == "image", f"messages: Input tag '{block['type']}' found using 'type' is not expected")
-        source = block["source"]
-        need(source["type"] == "base64" and source["media_type"] in MEDIA, "messages: source.media_type is not one of")
-        try:
-            data = base64.b64decode(source["data"], validate=True)
-        except binascii.Error:
-            raise Refused(400, "invalid_request_error", "messages: source.base64: invalid base64 data") from None
-        texts.append(f"{source['media_type']} of {len(data)} bytes.")
-    return "\n".join(texts)
-
-
-def check(schema: Any, where: str = "output_config.format.schema") -> None:
-    """A schema of the documented kind: objects closed, no bounds on numbers and lengths."""
-    need(isinstance(schema, dict), f"{where}: Input should be a valid dictionary")
-    kinds = schema.get("type", [])
-    kinds = kinds if isinstance(kinds, list) else [kinds]
-    need(all(kind in TYPES for kind in kinds), f"{where}: {kinds} is not a type")
-    need(bool(kinds) or bool(schema.keys() & {"enum", "const", "anyOf", "$ref"}), f"{where}: a type is required")
-    if "object" in kinds:
-        closed = schema.get("additionalProperties") is False
-        need(closed, f"{where}: For 'object' type, 'additionalProperties' must be explicitly set to false")
-    for name in BOUNDS & schema.keys():
-        need(False, f"{where}: property '{name}' is not supported")
-    parts = [*schema.get("properties", {}).values(), *schema.get("$defs", {}).values(), *schema.get("anyOf", ())]
-    for part in [*parts, *([schema["items"]] if "items" in schema else [])]:
-        check(part, where)
-
-
-def read(tokens: int) -> dict[str, int]:
-    """The prompt's tokens as they are counted there: half of them came from a cache."""
-    cached = tokens // 2
-    return {"input_tokens": tokens - cached, "cache_creation_input_tokens": 0, "cache_read_input_tokens": cached}
-
-
-def begun(usage: Mapping[str, int]) -> dict[str, Any]:
-    """A message at its beginning."""
+def begun(read: int) -> dict[str, Any]:
+    """A message at its beginning; half of the prompt's tokens came from a cache, and two were put into it."""
+    cached, made = read // 2, min(2, read - read // 2)
     return {
         "id": "msg_1",
         "type": "message",
@@ -245,22 +198,54 @@ def begun(usage: Mapping[str, int]) -> dict[str, Any]:
         "content": [],
         "stop_reason": None,
         "stop_sequence": None,
-        "usage": usage,
+        "usage": {
+            "input_tokens": read - cached - made,
+            "cache_creation_input_tokens": made,
+            "cache_read_input_tokens": cached,
+            "cache_creation": {"ephemeral_5m_input_tokens": made, "ephemeral_1h_input_tokens": 0},
+            "output_tokens": 1,
+            "service_tier": "standard",
+        },
     }
+
+
+async def whole(events: AsyncIterator[dict[str, Any]]) -> dict[str, Any]:
+    """The message that a stream's events come to."""
+    message: dict[str, Any] = {}
+    pieces = ""  # of the input of a call
+    async for event in events:
+        kind, delta = event["type"], event.get("delta", {})
+        if kind == "message_start":
+            message = event["message"]
+        elif kind == "content_block_start":
+            message["content"].append(event["content_block"])
+            pieces = ""
+        elif kind == "content_block_delta":
+            block, (name, piece) = message["content"][-1], list(delta.items())[1]
+            pieces += piece if name == "partial_json" else ""
+            block |= {"input": {}} if name == "partial_json" else {name: block[name] + piece}
+        elif kind == "content_block_stop" and pieces:
+            message["content"][-1]["input"] = json.loads(pieces)
+        elif kind == "message_delta":
+            message |= {**delta, "usage": message["usage"] | event["usage"]}
+    return message
+
+
+async def send(caller: Caller, event: Mapping[str, Any]) -> None:
+    await caller.chunk(b"event: %s\ndata: %s\n\n" % (event["type"].encode(), json.dumps(event).encode()))
 
 
 def refused_by(fault: LoquentError, model: Model, said: int) -> Refused:
     """The echo engine's fault as the API says it."""
     if isinstance(fault, ContextOverflow):
-        words = f"prompt is too long: {said} tokens > {model.context} maximum"
-        return Refused(400, "invalid_request_error", words)
+        return Refused(400, f"prompt is too long: {said} tokens > {model.context} maximum")
     if isinstance(fault, Invalid):
-        return Refused(400, "invalid_request_error", f"output_config.format: {fault.message}")
+        return Refused(400, f"output_config.format: {fault.message}")
     if isinstance(fault, EngineBusy):
-        return Refused(429, "rate_limit_error", "This request would exceed your rate limit.", fault.retry_after)
+        return Refused(429, "This request would exceed your rate limit.", fault.retry_after)
     if isinstance(fault, Unavailable):
-        return Refused(529, "overloaded_error", "Overloaded")
-    return Refused(500, "api_error", "Internal server error")
+        return Refused(529, "Overloaded")
+    return Refused(500, "Internal server error")
 
 
 @contextlib.contextmanager

@@ -17,13 +17,15 @@ from built import opened
 from loquent.domain import ids
 from loquent.domain.clock import now
 from loquent.domain.records import RECORDS
-from loquent.domain.users import User
+from loquent.domain.users import ADMIN, User
+from loquent.ports.store import Add
 from loquent.web.app import create_app
 from loquent.web.edge import Edge
 from loquent.wiring import Services
 
 HOST = ("host", "localhost")
 JSON = ("content-type", "application/json")
+MULTIPART = ("content-type", "multipart/form-data; boundary=edge")
 RULES = ("GENERATIONS", "SUMMARIES", "LOGINS", "SESSIONS", "MESSAGES")
 UNLIMITED = {f"LOQUENT_LIMIT_{rule}": "1000000/minute" for rule in RULES}
 Headers = Sequence[tuple[str, str]]
@@ -142,6 +144,14 @@ def token_of(services: Services, name: str, *, tenant: str = "default") -> str:
     return services.tokens.issue(user)
 
 
+async def admin_of(services: Services, name: str = "root") -> str:
+    """A good token of an administrator, who is made where there is none of that name."""
+    user = User(f"usr_{name}", 0, "default", name, None, "", True, now(), ADMIN)
+    if not await services.store.get(User, user.id):
+        await services.store.write(Add(user))
+    return services.tokens.issue(user)
+
+
 async def kept(services: Services) -> dict[str, int]:
     """How many records of each kind the store holds."""
     found = {}
@@ -149,6 +159,17 @@ async def kept(services: Services) -> dict[str, int]:
         order = next(name for name, each in spec.orders.items() if not each.within and name != "due")
         found[spec.table] = await services.store.count(kind, order, {})
     return found
+
+
+def form(*fields: Mapping[str, str | bytes]) -> bytes:
+    """A form in parts, for MULTIPART; what is called ``file`` is one."""
+    parts = b""
+    for name, value in (pair for each in fields for pair in each.items()):
+        ending = "txt" if isinstance(value, str) else "png"
+        more = f'; filename="a.{ending}"' if name == "file" else ""
+        said = value if isinstance(value, bytes) else value.encode()
+        parts += f'--edge\r\nContent-Disposition: form-data; name="{name}"{more}\r\n\r\n'.encode() + said + b"\r\n"
+    return parts + b"--edge--\r\n"
 
 
 def fresh(prefix: str = "gen") -> str:

@@ -17,6 +17,7 @@ ROWS = """
 name = "echo"
 engine = "echo"
 id = "echo"
+abilities = ["text", "chat", "tools", "embeddings", "logprobs"]
 context = 1000
 price = {input = 1.5, output = 2}
 

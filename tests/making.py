@@ -5,6 +5,7 @@ A sample names it by an id that is well formed and nobody's; here it becomes the
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -42,6 +43,15 @@ async def session(app: Any, who: Mapping[str, Any]) -> str:
     """The id of a session in which something has been said."""
     id = await made(app, "/api/v1/sessions", {}, who)
     await made(app, f"/api/v1/sessions/{id}/turns", {"message": "a secret"}, who)
+    return id
+
+
+async def response(app: Any, who: Mapping[str, Any]) -> str:
+    """The id of a response that was made in the background, and is over."""
+    id = await made(app, "/v1/responses", {"model": "echo", "input": "a secret", "background": True}, who)
+    async with asyncio.timeout(10):
+        while b'"status":"completed"' not in (await ask(app, "GET", f"/v1/responses/{id}", **who)).body:
+            await asyncio.sleep(0.01)
     return id
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import Future
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 
@@ -111,6 +113,27 @@ async def listening(script: Script, *, tls: ssl.SSLContext | None = None) -> Asy
         server.close()
         await upstream.end()
         await server.wait_closed()
+
+
+@contextmanager
+def listening_in_a_thread(script: Script) -> Iterator[str]:
+    """The same in a thread of its own, which ends with the context; its base URL. Not for scripts that share state."""
+    started: Future[tuple[str, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+
+    async def run() -> None:
+        stop = asyncio.Event()
+        async with listening(script) as (url, _):
+            started.set_result((url, asyncio.get_running_loop(), stop))
+            await stop.wait()
+
+    thread = threading.Thread(target=asyncio.run, args=(run(),))
+    thread.start()
+    url, loop, stop = started.result(10)
+    try:
+        yield url
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(10)
 
 
 # Scripts that fit any wire.

@@ -12,8 +12,9 @@ from loquent.web.app import make_routes
 from making import GENERATION, HELD
 from samples import pictures
 
-PUBLIC, KNOWN, OWNER, TOKEN = "public", "known", "owner", "token"
-"""Anybody; any known caller; known callers, each for what is their own; callers with a token, never anonymous ones."""
+PUBLIC, KNOWN, OWNER, TOKEN, ADMIN = "public", "known", "owner", "token", "admin"
+"""Anybody; any known caller; known callers, each for what is their own; callers with a token, never anonymous ones;
+administrators, by their account as it stands."""
 
 PICTURE = pictures.plain("PNG")
 TEXT = "The harbour of the old town was built before anybody kept records. " * 3
@@ -29,6 +30,7 @@ ACCESS: Mapping[tuple[str, str], str] = {
     ("POST", "/api/v1/documents/{id}/generations"): OWNER,
     ("GET", "/api/v1/documents/{id}/original"): OWNER,
     ("GET", "/api/v1/documents/{id}/text"): OWNER,
+    ("POST", "/api/v1/embeddings"): KNOWN,
     ("GET", "/api/v1/feedback"): KNOWN,
     ("POST", "/api/v1/feedback"): KNOWN,
     ("GET", "/api/v1/feedback/export"): KNOWN,
@@ -53,6 +55,11 @@ ACCESS: Mapping[tuple[str, str], str] = {
     ("POST", "/api/v1/images/{id}/generations"): OWNER,
     ("GET", "/api/v1/images/{id}/original"): OWNER,
     ("GET", "/api/v1/models"): KNOWN,
+    ("POST", "/api/v1/models"): ADMIN,
+    ("GET", "/api/v1/models/{name:path}"): KNOWN,
+    ("PUT", "/api/v1/models/{name:path}"): ADMIN,
+    ("DELETE", "/api/v1/models/{name:path}"): ADMIN,
+    ("POST", "/api/v1/models/{name:path}/test"): ADMIN,
     ("GET", "/api/v1/openapi.json"): PUBLIC,
     ("GET", "/api/v1/redoc"): PUBLIC,
     ("GET", "/api/v1/redoc/"): PUBLIC,
@@ -93,16 +100,24 @@ ACCESS: Mapping[tuple[str, str], str] = {
     ("POST", "/users"): PUBLIC,
     ("POST", "/v1/chat/completions"): KNOWN,
     ("POST", "/v1/completions"): KNOWN,
+    ("POST", "/v1/embeddings"): KNOWN,
     ("GET", "/v1/models"): KNOWN,
     ("GET", "/v1/models/{name:path}"): KNOWN,
+    ("POST", "/v1/responses"): KNOWN,
+    ("GET", "/v1/responses/{id}"): OWNER,
+    ("DELETE", "/v1/responses/{id}"): OWNER,
+    ("POST", "/v1/responses/{id}/cancel"): OWNER,
+    ("GET", "/v1/responses/{id}/input_items"): OWNER,
 }
 """The access matrix. A route without a row here fails the tests, and so does a row without its route."""
 
 SAMPLES: Mapping[str, dict[str, Any]] = {
     "/api/v1/documents/{id}/generations": {"instruction": "What is it about?", "model": "echo"},
+    "/api/v1/embeddings": {"input": "one two three"},
     "/api/v1/feedback": {"generation_id": GENERATION, "thumb": "up", "comment": "very good"},
     "/api/v1/generations": {"prompt": "one two three"},
     "/api/v1/images/{id}/generations": {"prompt": "What is it about?", "model": "seer"},
+    "/api/v1/models": {"name": "org/parrot", "engine": "echo", "id": "echo", "fallback": ["echo"]},
     "/api/v1/sessions": {"title": "Boats"},
     "/api/v1/sessions/{id}/regenerate": {"model": "echo"},
     "/api/v1/sessions/{id}/turns": {"message": "one two three"},
@@ -115,14 +130,17 @@ SAMPLES: Mapping[str, dict[str, Any]] = {
     "/text_generations": {"prompt": "one two three"},
     "/users": {"username": "dora", "password": "a long enough one"},
     "/v1/chat/completions": {"model": "echo", "messages": [{"role": "user", "content": "one two three"}]},
+    "/v1/embeddings": {"model": "echo", "input": ["one two three", "four"]},
     "/v1/completions": {"model": "echo", "prompt": "one two three"},
+    "/v1/responses": {"model": "echo", "input": "one two three"},
 }
 """A body that is good, for each path whose POST takes JSON, but for what it names: see making.filled."""
 
 CHANGES: Mapping[str, dict[str, Any]] = {
+    "/api/v1/models/{name:path}": {"name": "org/parrot", "engine": "echo", "id": "echo", "users": ["ann"]},
     "/api/v1/sessions/{id}": {"title": "Ships"},
 }
-"""The same for each path whose PATCH takes JSON."""
+"""The same for each path whose PATCH or PUT takes JSON."""
 
 FORMS: Mapping[str, Mapping[str, str | bytes]] = {
     "/api/v1/token": {"username": "carol", "password": "a long enough one"},
@@ -158,7 +176,7 @@ def document() -> dict[str, Any]:
 
 def sample(method: str, path: str) -> dict[str, Any] | None:
     """A good body for that method there; None where it takes no JSON."""
-    return {"POST": SAMPLES, "PATCH": CHANGES}.get(method, {}).get(path)
+    return {"POST": SAMPLES, "PATCH": CHANGES, "PUT": CHANGES}.get(method, {}).get(path)
 
 
 def taking(media: str) -> dict[str, dict[str, Any]]:

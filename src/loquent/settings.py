@@ -17,11 +17,13 @@ from loquent.domain.kinds import (
     FOLDER,
     HOSTS,
     HTTP,
+    KEY_HOSTS,
     LEVEL,
     LOGGERS,
     NAMES,
     NETWORKS,
     SECRET,
+    SIZE,
     TEXT,
     WINDOWS,
     Networks,
@@ -44,7 +46,7 @@ ELSEWHERE = {"CELERY_RESULT_BACKEND": "results are kept with the records"}
 """Variables of the families that have no place here, and why they need none."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)  # some are secrets, or URLs with a password
 class Settings:
     """Everything that can be set, by field."""
 
@@ -81,14 +83,14 @@ class Settings:
     max_body: int = setting(
         1_000_000,
         whole(1_000, 1_000_000_000),
-        "Bytes that a JSON or form body may have.",
+        "Bytes that a JSON or form body may have, without the pictures in it.",
         env="LOQUENT_MAX_BODY",
         group=SERVER,
     )
     max_upload: int = setting(
         20_000_000,
         whole(1_000, 10_000_000_000),
-        "Bytes that an uploaded file may have.",
+        "Bytes that an uploaded file may have, or a JSON body with pictures in it.",
         env="LOQUENT_MAX_UPLOAD",
         group=SERVER,
     )
@@ -144,6 +146,27 @@ class Settings:
         "Where rates are counted.",
         env="LOQUENT_LIMITER",
         aliases=("REDIS_URL",),
+        group=DATA,
+    )
+    cache: str = setting(
+        "memory:",
+        url("memory", "redis", "rediss", word="off"),
+        "Where answers are kept that would come out the same again; one in Redis is shared by all processes.",
+        env="LOQUENT_CACHE",
+        group=DATA,
+    )
+    cache_seconds: float = setting(
+        3600.0,
+        number(0.05, 2_592_000),
+        "Seconds for which an answer is kept there.",
+        env="LOQUENT_CACHE_SECONDS",
+        group=DATA,
+    )
+    cache_size: int = setting(
+        64_000_000,
+        whole(10_000, 1_000_000_000_000),
+        "Bytes of memory that kept answers may take in one process.",
+        env="LOQUENT_CACHE_SIZE",
         group=DATA,
     )
     blobs: str = setting(
@@ -229,6 +252,15 @@ class Settings:
         env="LOQUENT_MODELS",
         group=MODELS,
         shown_default="the shipped rows",
+    )
+    key_hosts: tuple[tuple[str, str], ...] = setting(
+        (),
+        KEY_HOSTS,
+        "The hosts to which models that are added at run time may send the key of a variable; those of the rows of "
+        "LOQUENT_MODELS go without saying.",
+        env="LOQUENT_KEY_HOSTS",
+        group=MODELS,
+        shown_default="none",
     )
     models_dir: Path | None = setting(
         None,
@@ -321,6 +353,14 @@ class Settings:
         "Tokens that one answer's input and output may have, where the model allows.",
         env="LOQUENT_LLAMA_CONTEXT",
         group=MODELS,
+    )
+    llama_memory: int | None = setting(
+        None,
+        SIZE,
+        "Memory that embedded models may take together: the one that was asked longest ago makes room. 0: no bound.",
+        env="LOQUENT_LLAMA_MEMORY",
+        group=MODELS,
+        shown_default="three quarters of the machine's",
     )
     openai_api_key: str = setting(
         "",

@@ -5,8 +5,9 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+import stat
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import IO, Any
 
 from dotenv import dotenv_values
 
-from loquent import blobs, engines, limiters, queues, readers, settings, stores
+from loquent import blobs, caches, engines, limiters, queues, readers, settings, stores
 from loquent.domain import failpoints
 from loquent.domain.errors import Misconfigured, NotFound
 from loquent.domain.kinds import SECRET_BYTES
@@ -27,7 +28,9 @@ from loquent.ports.queue import Queue
 from loquent.ports.store import Store
 from loquent.services import limits
 from loquent.services.accounts import Accounts
+from loquent.services.answers import Answers
 from loquent.services.documents import Documents
+from loquent.services.embeddings import Embeddings
 from loquent.services.feedback import Feedbacks
 from loquent.services.gate import Gate
 from loquent.services.generations import Generations
@@ -35,11 +38,13 @@ from loquent.services.health import Health
 from loquent.services.history import History
 from loquent.services.images import Images, about_images
 from loquent.services.jobs import Worker
+from loquent.services.kept import Kept
 from loquent.services.limits import Limits
 from loquent.services.models import Models, Offer
 from loquent.services.passwords import Passwords
 from loquent.services.presets import Presets
-from loquent.services.recipes import RECIPES, about_documents
+from loquent.services.recipes import RECIPES, about_documents, answer
+from loquent.services.registry import Registry
 from loquent.services.retention import Retention, Rules
 from loquent.services.runner import Pace, Runner
 from loquent.services.sessions import Sessions
@@ -47,6 +52,8 @@ from loquent.services.summaries import Summaries
 from loquent.services.tokens import Tokens
 from loquent.services.turns import Turns
 from loquent.settings import Settings
+
+log = Log("loquent.settings")
 
 AWS = {"aws_key_id": "AWS_ACCESS_KEY_ID", "aws_secret_key": "AWS_SECRET_ACCESS_KEY"}
 """Settings that the AWS library wants to find in the environment, under these names."""
@@ -73,7 +80,7 @@ def warn(services: Services, environ: Mapping[str, str] | None = None, folder: P
     """Log a line for each variable that is set and passed over: what it names, and what is used in its place."""
     passed_over = settings.passed_over(environment(environ, folder))
     for line in (*passed_over, *unknown_models(services.settings, services.models)):
-        Log("loquent.settings").warning(line)
+        log.warning(line)
 
 
 def unknown_models(found: Settings, models: Models) -> list[str]:
@@ -114,8 +121,10 @@ class Services:
     passwords: Passwords
     presets: Presets
     limits: Limits
+    answers: Answers
     runner: Runner
     generations: Generations
+    embeddings: Embeddings
     summaries: Summaries
     documents: Documents
     images: Images
@@ -125,16 +134,27 @@ class Services:
     retention: Retention
     worker: Worker
     health: Health
+    registry: Registry
     _lock: IO[bytes] | None = None
 
-    async def open(self, *, works: bool = True) -> None:
-        """Connect, load models in the background, and (``works``) begin to take jobs."""
+    async def open(self, *, works: bool = True, chosen: Callable[[], Awaitable[list[Offer]]] | None = None) -> None:
+        """Connect, load models in the background, and (``works``) begin to take jobs.
+
+        ``chosen``: with these models alone, for one command: another's weights are not loaded.
+        """
         alone = self._lock_folder()
         await self.store.open()
         await self.blobs.open()
         await self.queue.open()
         await self.limits.limiter.open()
+        if self.answers.kept is not None:
+            await self.answers.kept.open()
+        await self.registry.load(opens=chosen is None)
+        if chosen is not None:
+            self.models.offers = {offer.model.name: offer for offer in await chosen()}
         await self.models.open()
+        if chosen is None:
+            self.registry.open()
         await self.runner.open()
         if works:
             await self.worker.open(alone=alone)
@@ -151,7 +171,10 @@ class Services:
         await self.retention.close()
         await self.worker.close()
         await self.runner.close()
+        await self.registry.close()
         await self.models.close()
+        if self.answers.kept is not None:
+            await self.answers.kept.close()
         await self.limits.limiter.close()
         await self.queue.close()
         await self.blobs.close()
@@ -187,15 +210,28 @@ def build(found: Settings) -> Services:
     store = stores.connect(found.store_url, data_dir=found.data_dir)
     files = blobs.connect(found.blobs_url)
     queue = queues.connect(found.queue)
-    models = build_models(found)
-    tokens = Tokens(found.secret or _own_secret(found.data_dir), minutes=found.token_minutes)
+    rows = model_rows(found)
+    connect = connector(found, rows, lambda name: name in models.used)
+    models = _models(found, rows, connect)
+    secret = found.secret or _own_secret(found.data_dir)
+    tokens = Tokens(secret, minutes=found.token_minutes)
+    answers = _answers(found, store, secret)
     passwords = Passwords(threads=found.password_threads)
     rules = Limits(limiters.connect(found.limiter), _rules(found))
     pace = Pace(lease=found.lease_seconds, checkpoint=found.checkpoint_seconds, max_attempts=found.max_attempts)
     turns = Turns(store, lambda id: runner.lives.get(id))
     uploads = {"document": about_documents(store), "image": about_images(store, files)}
-    runner = Runner(store, {**RECIPES, **uploads, "chat": turns.answer}, pace)
-    generations = Generations(store, models, rules, runner, queue)
+    kept = {"text": answers.before(answer), "chat": answers.before(turns.answer)}
+    runner = Runner(store, {**RECIPES, **uploads, **kept}, pace)
+    generations = Generations(store, models, rules, runner, queue, answers)
+    registry = Registry(
+        store,
+        models,
+        connect,
+        lambda: runner.lives.values(),
+        key_hosts=_key_hosts(found, rows),
+        host_of=engines.host_of,
+    )
     reader = readers.connect(max_bytes=found.max_upload, max_characters=found.max_file_text)
     pictures = readers.picture_cleaner(max_bytes=found.max_upload, max_pixels=found.max_pixels)
     bounds = (found.min_text, found.max_text)
@@ -210,17 +246,28 @@ def build(found: Settings) -> Services:
         passwords=passwords,
         presets=Presets(store),
         limits=rules,
+        answers=answers,
         runner=runner,
         generations=generations,
+        embeddings=Embeddings(generations, models),
         summaries=Summaries(generations, models, rules, reader, bounds=bounds, most_in_file=found.max_file_text),
         documents=Documents(store, files, reader, generations, models, rules, model=_document_model(found, models)),
         images=Images(store, files, pictures, generations, models, rules),
         sessions=Sessions(store, models, rules, generations, minutes=found.session_minutes),
         history=History(store),
         feedbacks=Feedbacks(store),
-        retention=_retention(found, store, files),
-        worker=Worker(store, runner, models, queue, slots=found.job_slots, sweep_seconds=found.sweep_seconds),
-        health=Health(store, files, models),
+        retention=_retention(found, store, files, answers),
+        worker=Worker(
+            store,
+            runner,
+            models,
+            queue,
+            slots=found.job_slots,
+            sweep_seconds=found.sweep_seconds,
+            look=registry.look,
+        ),
+        registry=registry,
+        health=Health(store, files, models, answers.kept),
     )
 
 
@@ -247,31 +294,69 @@ def model_rows(found: Settings) -> list[Model]:
 
 
 def build_models(found: Settings) -> Models:
-    """The models with their engines. Raises Misconfigured naming the row."""
+    """The models of the settings with their engines. Raises Misconfigured naming the row."""
     rows = model_rows(found)
-    names = {row.key_env for row in rows if row.key_env}
-    known = environment() if names else {}
-    keys = {name: known.get(name, "") for name in names}
-    if found.openai_api_key:
-        keys["OPENAI_API_KEY"] = found.openai_api_key
+    models = _models(found, rows, connector(found, rows, lambda name: name in models.used))
+    return models
+
+
+def connector(found: Settings, rows: Sequence[Model], is_used: Callable[[str], bool]) -> Callable[[Model], Offer]:
+    """What makes an offer of a row: one of these, or one that is added later. Raises Misconfigured."""
     options = engines.Options(
         models_dir=found.weights_dir,
         slots=found.llama_slots,
         threads=found.llama_threads or None,
         context=found.llama_context,
-        keys=keys,
+        memory=found.llama_memory,
+        at_start=is_used,
+        keys=_keys(found, rows),
     )
-    offers = [Offer(row, engines.connect(row, options), gate=_gate(row, found)) for row in rows]
+    return lambda row: Offer(row, engines.connect(row, options), gate=_gate(row, found))
+
+
+def _models(found: Settings, rows: list[Model], connect: Callable[[Model], Offer]) -> Models:
+    offers = [connect(row) for row in rows]
     text = _called(rows, found.text_model) or _called(rows, found.llm_id)
     image = _image_model(found, rows)
-    models = Models(offers, default=found.model, summary=found.summary_model, text=text, image=image)
-    for name, env in ((found.model, "LOQUENT_MODEL"), (found.summary_model, "LOQUENT_SUMMARY_MODEL")):
+    is_left_out = found.summary_model == "extractive" and all(row.name != "extractive" for row in rows)
+    summary = "" if is_left_out else found.summary_model  # its own default: a file of rows may do without it
+    models = Models(offers, default=found.model, summary=summary, text=text, image=image)
+    for name, env in ((found.model, "LOQUENT_MODEL"), (summary, "LOQUENT_SUMMARY_MODEL")):
         if name and name not in models.offers:
-            if env == "LOQUENT_SUMMARY_MODEL" and name == "extractive":
-                models.summary = models.default  # the default's own default: a file of rows may leave it out
-                continue
             raise Misconfigured(f"{env} holds {name!r}; it takes one of: {', '.join(models.offers)}")
     return models
+
+
+def _key_hosts(found: Settings, rows: Sequence[Model]) -> dict[str, frozenset[str]]:
+    """The hosts that the operator has paired each key's variable with: by a row, or by LOQUENT_KEY_HOSTS."""
+    pairs = [*found.key_hosts, *((row.key_env, engines.host_of(row)) for row in rows if row.key_env)]
+    return {name: frozenset(host for known, host in pairs if known == name) - {""} for name, _ in pairs}
+
+
+def _keys(found: Settings, rows: Sequence[Model]) -> dict[str, str]:
+    """The secrets that rows may name, by variable or by file. Raises Misconfigured."""
+    names = set(_key_hosts(found, rows))
+    known = environment() if names else {}
+    keys = {name: known.get(name, "") for name in names}
+    if found.openai_api_key:
+        keys["OPENAI_API_KEY"] = found.openai_api_key
+    return keys | {row.key_file: _key_in(row.key_file, row.name) for row in rows if row.key_file}
+
+
+def _key_in(file: str, model: str) -> str:
+    """The key that a file holds; a word of warning where everybody on this machine can read it."""
+    path = Path(file).expanduser()
+    try:
+        key = path.read_text("utf-8").strip()
+        mode = path.stat().st_mode
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise Misconfigured(f"model {model}: key_file {file} cannot be read: {why}", field="key_file") from None
+    if not key or not key.isprintable():
+        raise Misconfigured(f"model {model}: key_file {file} takes one line, the key", field="key_file")
+    if mode & stat.S_IROTH:
+        log.warning("everybody on this machine can read a key", file=file, model=model)
+    return key
 
 
 def _gate(row: Model, found: Settings) -> Gate | None:
@@ -328,7 +413,13 @@ def _openai_row(found: Settings) -> Model:
     )
 
 
-def _retention(found: Settings, store: Store, files: Blobs) -> Retention:
+def _answers(found: Settings, store: Store, secret: str) -> Answers:
+    if found.cache == "off":
+        return Answers(None, secret=secret)
+    return Answers(Kept(caches.connect(found.cache, size=found.cache_size), store, found.cache_seconds), secret=secret)
+
+
+def _retention(found: Settings, store: Store, files: Blobs, answers: Answers) -> Retention:
     rules = Rules(
         sessions=found.keep_sessions,
         generations=found.keep_generations,
@@ -338,7 +429,8 @@ def _retention(found: Settings, store: Store, files: Blobs) -> Retention:
         blob_grace=found.blob_grace_seconds,
         share=found.sweep_share,
     )
-    return Retention(store, files, rules, log_path=found.log_path, seconds=found.retention_seconds)
+    seconds = found.retention_seconds
+    return Retention(store, files, rules, answers=answers, log_path=found.log_path, seconds=seconds)
 
 
 def _rules(found: Settings) -> dict[str, tuple[Rate, ...]]:

@@ -19,8 +19,10 @@ CONTEXT = 1024  # tokens, for every engine that has a bounded one
 KEY = "a-key-of-this-test"
 
 CHAT, TEXT, COUNTS, SAME, SCHEMA, BOUNDED = "chat", "text", "counts", "same", "schema", "bounded"
+TOOLS, VECTORS, LOGPROBS = "tools", "vectors", "logprobs"
 """What may be declared: answers a chat; goes on from a prompt; keeps to max_tokens to the token; answers the same to
-the same; keeps to a JSON schema; has a context that can overflow."""
+the same; keeps to a JSON schema; has a context that can overflow; calls tools; makes vectors of texts; tells how likely
+each token was."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Contender:
     row: Mapping[str, Any]
     does: frozenset[str]
     long: str  # a prompt that it has much to say to
-    needs: str | None = None  # a fixture: "weights", "server", "messages", "generator" or "gpt2"
+    needs: str | None = None  # a fixture: "weights", "server", "completions", "messages", "generator", "gpt2"
     marks: tuple[pytest.MarkDecorator, ...] = field(default=(), repr=False)
 
 
@@ -44,14 +46,36 @@ TALE = (
 """A text that any engine has something to say to."""
 
 ALL = frozenset((CHAT, TEXT, COUNTS, SAME, SCHEMA, BOUNDED))
+MORE = ALL | {TOOLS, VECTORS, LOGPROBS}
 REAL = (pytest.mark.model,)
 LONG = "Write a very long story about a lighthouse."
 
 CONTENDERS = (
-    Contender("echo", {"engine": "echo", "id": "echo", "context": CONTEXT}, ALL, f"{TALE} [words 2000] [slow 0.01]"),
+    Contender("echo", {"engine": "echo", "id": "echo", "context": CONTEXT}, MORE, f"{TALE} [words 2000] [slow 0.01]"),
     Contender("extractive", {"engine": "extractive", "id": "extractive"}, frozenset((CHAT, TEXT, SAME)), TALE * 200),
-    Contender("llama", {"engine": "llama", "id": WEIGHTS}, ALL, LONG, "weights", REAL),
-    Contender("openai", {"engine": "openai", "id": "small", "key_env": "KEY"}, ALL, LONG, "server", REAL),
+    Contender(
+        "llama",
+        {"engine": "llama", "id": WEIGHTS, "abilities": frozenset(("chat", "text", "embeddings", "tools", "logprobs"))},
+        MORE,
+        LONG,
+        "weights",
+        REAL,
+    ),
+    Contender(
+        "openai",
+        {"engine": "openai", "id": "small", "key_env": "KEY"},
+        ALL | {VECTORS, LOGPROBS},
+        LONG,
+        "server",
+        REAL,
+    ),
+    Contender(
+        "openai of the documentation",  # as llama.cpp's server calls no tools with this model
+        {"engine": "openai", "id": "echo", "key_env": "KEY"},
+        MORE,
+        f"{TALE} [words 2000] [slow 0.01]",
+        "completions",
+    ),
     Contender(
         "transformers",
         {"engine": "transformers", "id": "gpt2"},
@@ -70,8 +94,13 @@ CONTENDERS = (
     Contender("ocr", {"engine": "ocr", "id": "ocr", "abilities": frozenset(("vision",))}, frozenset(), TALE),
     Contender(
         "anthropic",
-        {"engine": "anthropic", "id": "echo", "key_env": "KEY", "abilities": frozenset(("chat", "json_schema"))},
-        ALL - {TEXT},
+        {
+            "engine": "anthropic",
+            "id": "echo",
+            "key_env": "KEY",
+            "abilities": frozenset(("chat", "json_schema", "tools")),
+        },
+        (ALL | {TOOLS}) - {TEXT},
         f"{TALE} [words 2000] [slow 0.01]",
         "messages",
     ),
@@ -93,6 +122,7 @@ wanted = xllamacpp.CommonParams()
 wanted.model.path, wanted.hostnames, wanted.port, wanted.api_keys = sys.argv[1], ["127.0.0.1"], 0, [sys.argv[2]]
 wanted.n_parallel, wanted.n_ctx = int(sys.argv[3]), int(sys.argv[3]) * int(sys.argv[4])
 wanted.cpuparams.n_threads = wanted.cpuparams_batch.n_threads = 1
+wanted.embedding, wanted.pooling_type = True, xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
 server = xllamacpp.Server(wanted)  # it ends when nobody holds it
 print(server.listening_address, flush=True)
 sys.stdin.read()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+import math
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -15,9 +17,10 @@ from anthropic_server import anthropic_server
 from generator_server import generator_server
 from loquent.domain.errors import ContextOverflow, Invalid, ModelLoading
 from loquent.domain.models import VISION, Model
-from loquent.domain.requests import Message, Parameters, Picture
+from loquent.domain.requests import NONE, REQUIRED, Message, Parameters, Picture, Tool, ToolCall
 from loquent.engines import Options, connect
 from loquent.ports.engine import Ask, Chunk, Engine
+from openai_server import openai_server
 from samples import gpt2, pictures
 
 from .engines import (
@@ -27,11 +30,14 @@ from .engines import (
     CONTEXT,
     COUNTS,
     KEY,
+    LOGPROBS,
     SAME,
     SCHEMA,
     SLOTS,
     TALE,
     TEXT,
+    TOOLS,
+    VECTORS,
     Contender,
     llama_server,
     weights,
@@ -66,6 +72,12 @@ def _gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _messages() -> Iterator[str]:
     with anthropic_server(KEY, context=CONTEXT) as url:
         yield url
+
+
+@pytest.fixture(scope="module", name="completions")
+def _completions() -> Iterator[str]:
+    with openai_server(KEY, context=CONTEXT) as url:
+        yield f"{url}/v1"
 
 
 @pytest.fixture(scope="module", name="generator")
@@ -145,7 +157,13 @@ async def until_ready(engine: Engine) -> None:
 
 
 def asking(
-    engine: Engine, model: Model, said: str | tuple[Message, ...], *, streamed: bool = True, **wanted: Any
+    engine: Engine,
+    model: Model,
+    said: str | tuple[Message, ...],
+    *,
+    streamed: bool = True,
+    offered: Mapping[str, Any] = MappingProxyType({}),
+    **wanted: Any,
 ) -> Any:
     parameters = Parameters(**{"temperature": 0.0, "seed": 1, "max_tokens": 24, **wanted})
     if isinstance(said, str) and TEXT in model.abilities:
@@ -154,15 +172,16 @@ def asking(
         said = chat(said)
     if VISION in model.abilities:
         said = tuple(Message(each.role, each.content, (PICTURE,)) for each in said)
-    return engine.stream(Ask(model, parameters, said, streamed=streamed))
+    return engine.stream(Ask(model, parameters, said, streamed=streamed, **offered))
 
 
 async def heard(engine: Engine, model: Model, said: str | tuple[Message, ...], **how: Any) -> list[Chunk]:
     parts = [part async for chunk in asking(engine, model, said, **how) for part in chunk.parts()]
     reasons = [n for n, part in enumerate(parts) if part.finish_reason is not None]
     assert len(reasons) == 1
-    assert parts[reasons[0]].finish_reason in ("stop", "length")
-    assert not any(part.text for part in parts[reasons[0] + 1 :])
+    assert parts[reasons[0]].finish_reason in ("stop", "length", "tool_calls")
+    assert (parts[reasons[0]].finish_reason == "tool_calls") <= any(part.calls for part in parts)
+    assert not any(part.text or part.calls or part.reasoning for part in parts[reasons[0] + 1 :])
     used = [part.usage for part in parts if part.usage is not None]
     assert len(used) == 1
     assert used[0].prompt_tokens > 0
@@ -314,6 +333,142 @@ async def test_what_does_not_fit_the_context_is_said_so(
     with pytest.raises(ContextOverflow) as refused:
         await heard(engine, model, chat(much) if is_chat else much, streamed=streamed)
     assert "lighthouse lighthouse" not in refused.value.message
+
+
+WEATHER = Tool(
+    "get_weather",
+    "Tells the weather of a city.",
+    {
+        "type": "object",
+        "properties": {"city": {"type": "string", "enum": ["Paris", "Rome"]}, "days": {"type": "integer"}},
+        "required": ["city", "days"],
+        "additionalProperties": False,
+    },
+)
+CLOCK = Tool("clock", "Tells the time.", {"type": "object", "properties": {}, "additionalProperties": False})
+BOTH = (WEATHER, CLOCK)
+ASKED = chat("What will the weather be in Paris on the next three days?")
+
+
+def calls_of(parts: list[Chunk]) -> list[ToolCall]:
+    """The calls, put together as a listener does."""
+    calls: dict[int, ToolCall] = {}
+    for piece in (piece for part in parts for piece in part.calls):
+        known = calls.get(piece.index)
+        if known is None:
+            assert piece.id
+            assert piece.name
+            calls[piece.index] = ToolCall(piece.id, piece.name, piece.arguments)
+        else:
+            calls[piece.index] = ToolCall(known.id, known.name, known.arguments + piece.arguments)
+    assert sorted(calls) == list(range(len(calls)))
+    return list(calls.values())
+
+
+@pytest.mark.parametrize("named", [True, False])
+async def test_a_tool_that_has_to_be_called_is_called_with_arguments_that_fit(
+    engine: Engine, model: Model, need: Callable[[str], None], named: bool
+) -> None:
+    need(TOOLS)
+    offered = {"tools": BOTH, "tool": "get_weather"} if named else {"tools": (WEATHER,), "tool_choice": REQUIRED}
+    made = []
+    for streamed in (True, False):
+        parts = await heard(engine, model, ASKED, max_tokens=200, offered=offered, streamed=streamed)
+        assert reason_of(parts) in ("tool_calls", "stop")  # of one that was named, some say stop
+        calls = calls_of(parts)
+        assert calls
+        made.append([(call.name, json.loads(call.arguments)) for call in calls])
+    for name, arguments in made[0]:
+        assert name == "get_weather"
+        assert set(arguments) == {"city", "days"}
+        assert arguments["city"] in ("Paris", "Rome")
+        assert type(arguments["days"]) is int
+    assert made[0] == made[1]
+
+
+async def test_what_a_tool_gave_back_is_taken_and_answered(
+    engine: Engine, model: Model, need: Callable[[str], None]
+) -> None:
+    need(TOOLS)
+    parts = await heard(
+        engine, model, ASKED, max_tokens=200, offered={"tools": BOTH, "tool": "get_weather", "parallel_calls": False}
+    )
+    (call,) = calls_of(parts)
+    said = (*ASKED, Message("assistant", "", calls=(call,)), Message("tool", "Rain, every day.", call_id=call.id))
+    for streamed in (True, False):
+        answered = await heard(engine, model, said, offered={"tools": BOTH, "tool_choice": NONE}, streamed=streamed)
+        assert text_of(answered).strip()
+        assert not calls_of(answered)
+
+
+async def test_no_tool_is_called_where_none_may_be(engine: Engine, model: Model, need: Callable[[str], None]) -> None:
+    need(TOOLS)
+    for streamed in (True, False):
+        parts = await heard(engine, model, ASKED, offered={"tools": BOTH, "tool_choice": NONE}, streamed=streamed)
+        assert text_of(parts).strip()
+        assert not calls_of(parts)
+
+
+async def test_each_token_says_how_likely_it_was(
+    engine: Engine, model: Model, need: Callable[[str], None], contender: Contender
+) -> None:
+    need(LOGPROBS)
+    for said in (chat(TALE), TALE) if TEXT in contender.does else (chat(TALE),):
+        for streamed in (True, False):
+            parts = await heard(engine, model, said, logprobs=3, max_tokens=8, streamed=streamed)
+            tokens = [token for part in parts for token in part.logprobs]
+            assert "".join(token["token"] for token in tokens) == text_of(parts)
+            assert len(tokens) == tokens_of(parts)
+            for token in tokens:
+                assert token["logprob"] <= 0
+                others = [other["logprob"] for other in token["top_logprobs"]]
+                assert len(others) == 3
+                assert others == sorted(others, reverse=True)
+            assert not any(part.logprobs for part in await heard(engine, model, said, max_tokens=2))
+
+
+async def vectors_of(engine: Engine, model: Model, *texts: str) -> list[Sequence[float]]:
+    chunks = [chunk async for chunk in engine.stream(Ask(model, Parameters(), texts=texts))]
+    used = [chunk.usage for chunk in chunks if chunk.usage is not None]
+    assert len(used) == 1
+    assert used[0].prompt_tokens >= len(texts)
+    assert used[0].completion_tokens == 0
+    assert not any(chunk.text or chunk.calls for chunk in chunks)
+    vectors = [vector for chunk in chunks for vector in chunk.vectors]
+    assert len(vectors) == len(texts)
+    assert len({len(vector) for vector in vectors}) == 1
+    assert all(math.isfinite(number) for vector in vectors for number in vector)
+    return vectors
+
+
+def likeness(one: Sequence[float], other: Sequence[float]) -> float:
+    """The cosine of the angle between them."""
+    return sum(a * b for a, b in zip(one, other, strict=True)) / (math.hypot(*one) * math.hypot(*other))
+
+
+async def test_vectors_come_one_a_text_in_order_and_equal_for_equal_texts(
+    engine: Engine, model: Model, need: Callable[[str], None]
+) -> None:
+    need(VECTORS)
+    texts = (TALE, "The lamp is lit.", TALE, "Nothing of the kind was ever said.", "x")
+    together = await vectors_of(engine, model, *texts)
+    assert likeness(together[0], together[2]) > 0.999
+    for number, text in enumerate(texts):  # in a batch of other size floats differ in their last bits
+        (alone,) = await vectors_of(engine, model, text)
+        assert likeness(alone, together[number]) > 0.99
+        others = [vector for other, vector in zip(texts, together, strict=True) if other != text]
+        assert all(likeness(alone, together[number]) > likeness(alone, other) for other in others)
+
+
+async def test_a_text_that_is_too_long_for_a_vector_is_said_so(
+    engine: Engine, model: Model, need: Callable[[str], None]
+) -> None:
+    need(VECTORS)
+    need(BOUNDED)
+    with pytest.raises(Invalid) as refused:
+        await vectors_of(engine, model, "short", "lighthouse " * (CONTEXT * 2))
+    assert isinstance(refused.value, ContextOverflow)
+    assert (await vectors_of(engine, model, "short"))[0]
 
 
 async def test_as_many_as_come_at_once_are_answered_as_if_alone(

@@ -16,26 +16,17 @@ from typing import Any
 import pytest
 
 from loquent.domain.errors import ContextOverflow, EngineBusy, Invalid, ModelLoading, Unavailable
-from loquent.domain.models import Model
-from loquent.domain.requests import Message, Parameters
+from loquent.domain.requests import Message
 from loquent.engines import Options, connect
 from loquent.engines.llama import LINE, Llama
-from loquent.ports.engine import Ask, Chunk
+from loquent.ports.engine import Chunk
 
 from .engines import WEIGHTS, weights
+from .llamas import CONTEXT, all_free, asked, options, row, text
 
 pytestmark = [pytest.mark.anyio, pytest.mark.model, pytest.mark.timeout(180)]
 
-CONTEXT = 512
 LONG = (Message("user", "Write a very long story about a lighthouse."),)
-
-
-def row(**more: Any) -> Model:
-    return Model(**{"name": "small", "engine": "llama", "id": WEIGHTS, **more})
-
-
-def options(folder: Path, slots: int = 2) -> Options:
-    return Options(models_dir=folder, slots=slots, threads=1, context=CONTEXT)
 
 
 @pytest.fixture(scope="module")
@@ -44,23 +35,6 @@ async def engine() -> AsyncIterator[Llama]:
     await engine.open()
     yield engine
     await engine.close()
-
-
-def asked(said: str | tuple[Message, ...], model: Model | None = None, **wanted: Any) -> Ask:
-    parameters = Parameters(**{"max_tokens": 24, **wanted})
-    if isinstance(said, str):
-        return Ask(model or row(), parameters, prompt=said)
-    return Ask(model or row(), parameters, said)
-
-
-async def text(engine: Llama, ask: Ask) -> str:
-    return "".join([chunk.text async for chunk in engine.stream(ask)])
-
-
-async def all_free(engine: Llama) -> None:
-    async with asyncio.timeout(60):
-        while engine.running():  # the slots are freed in threads, which ring no bell
-            await asyncio.sleep(0.01)
 
 
 def schema(of: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import jwt
@@ -13,7 +14,7 @@ from built import opened
 from loquent.domain.clock import now
 from loquent.domain.errors import Forbidden, Invalid, NotFound, Taken, Unauthenticated, Unavailable
 from loquent.domain.principals import Principal
-from loquent.domain.users import User
+from loquent.domain.users import ADMIN, USER, User
 from loquent.ports.store import Replace
 from loquent.services.passwords import MOST_WAITING, Passwords
 from loquent.services.tokens import Tokens
@@ -108,6 +109,33 @@ async def test_anonymous_callers_are_served_where_that_is_allowed_and_apart_by_a
     async with opened(tmp_path, LOQUENT_ANONYMOUS="off") as services:
         with pytest.raises(Unauthenticated):
             services.accounts.who(None, "127.0.0.1")
+
+
+async def test_an_administrator_is_one_by_the_token_and_by_the_account(tmp_path: Path) -> None:
+    async with opened(tmp_path) as services:
+        accounts = services.accounts
+        first = await accounts.register("ann", PASSWORD)
+        assert first.role == "user", "also the first one"
+        plain = accounts.who(await accounts.log_in("ann", PASSWORD), "")
+        await accounts.set_role("ann", ADMIN)
+        with pytest.raises(Forbidden, match="logs in again"):
+            await accounts.check_admin(plain)
+        root = accounts.who(await accounts.log_in("ann", PASSWORD), "")
+        await accounts.check_admin(root)
+        for other in (replace(root, tenant="other"), replace(root, owner="usr_gone")):
+            assert not await accounts.is_admin(other)
+        with pytest.raises(Unauthenticated):
+            await accounts.check_admin(accounts.who(None, "127.0.0.1"))
+        assert not await accounts.is_admin(replace(accounts.who(None, "127.0.0.1"), owner=root.owner, is_admin=True))
+        await accounts.set_active("ann", is_active=False)
+        assert not await accounts.is_admin(root)
+        await accounts.set_active("ann", is_active=True)
+        assert await accounts.is_admin(root)
+        await accounts.set_role("ann", USER)
+        with pytest.raises(Forbidden):
+            await accounts.check_admin(root)
+        with pytest.raises(NotFound):
+            await accounts.set_role("nobody", ADMIN)
 
 
 def forged(**changes: object) -> str:

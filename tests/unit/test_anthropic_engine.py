@@ -1,4 +1,4 @@
-"""The Anthropic engine: what it asks, how it reads what comes, every bad server; and the SDK, against our server."""
+"""The Anthropic engine: what it asks, how it reads what comes, and every bad server."""
 
 from __future__ import annotations
 
@@ -12,14 +12,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import anthropic
 import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
-from pydantic import BaseModel
 
-from anthropic_server import Messages
 from loquent.domain.errors import (
     ContextOverflow,
     EngineBusy,
@@ -32,13 +29,13 @@ from loquent.domain.errors import (
     Unavailable,
 )
 from loquent.domain.models import Model, Timeouts
-from loquent.domain.requests import Message, Parameters, Picture
+from loquent.domain.requests import NONE, REQUIRED, Message, Parameters, Picture, Tool, ToolCall
 from loquent.domain.usage import Usage
 from loquent.engines import Options
 from loquent.engines.anthropic import Anthropic
 from loquent.engines.anthropic_ask import DEEPEST
 from loquent.engines.anthropic_wire import Streamed
-from loquent.ports.engine import Ask, Chunk
+from loquent.ports.engine import Ask, CallPiece, Chunk
 from scripted import (
     Caller,
     Script,
@@ -109,6 +106,7 @@ def error(kind: str, message: str = "x", **more: Any) -> dict[str, Any]:
 
 
 COUNTS = {"input_tokens": 5, "cache_creation_input_tokens": 20, "cache_read_input_tokens": 100, "output_tokens": 1}
+USED = Usage(125, 12, cached_tokens=100)
 START = event("message_start", message={"type": "message", "content": [], "stop_reason": None, "usage": COUNTS})
 OPEN = event("content_block_start", index=0, content_block={"type": "text", "text": ""})
 CLOSE = event("content_block_stop", index=0)
@@ -223,6 +221,111 @@ def test_the_length_is_always_said(most: int | None, context: int | None, sent: 
     assert asked(max_tokens=most, context=context)["max_tokens"] == sent
 
 
+CITY = {"type": "object", "properties": {"city": {"type": "string"}}}
+
+
+def offered(*tools: Tool, said: tuple[Message, ...] = HI, **how: Any) -> dict[str, Any]:
+    """What of a body is about tools."""
+    engine = Anthropic(Model("m", "anthropic", "x", abilities=CHAT), Options(Path()))
+    body = json.loads(engine._body(Ask(engine._model, Parameters(), said, tools=tools, **how)))
+    return {name: value for name, value in body.items() if name in ("tools", "tool_choice")}
+
+
+def test_tools_are_offered_under_their_own_names() -> None:
+    strict = Tool("b", parameters={"properties": {"at": {"type": "object"}}}, strict=True)
+    assert offered(Tool("a", "Does it.", CITY), strict, Tool("c", strict=False)) == {
+        "tools": [
+            {"name": "a", "description": "Does it.", "input_schema": CITY},
+            {
+                "name": "b",
+                "strict": True,
+                "input_schema": {
+                    "type": "object",
+                    "properties": {"at": {"type": "object", "additionalProperties": False}},
+                    "additionalProperties": False,
+                },
+            },
+            {"name": "c", "input_schema": {"type": "object"}},
+        ]
+    }
+    assert offered() == {}
+    with pytest.raises(Invalid) as deep:
+        offered(Tool("d", parameters={"properties": {"x": nested(DEEPEST)}}, strict=True))
+    assert deep.value.field == "tools"
+
+
+@pytest.mark.parametrize(
+    ("how", "choice"),
+    [
+        ({}, None),
+        ({"parallel_calls": True}, None),
+        ({"parallel_calls": False}, {"type": "auto", "disable_parallel_tool_use": True}),
+        ({"tool_choice": REQUIRED}, {"type": "any"}),
+        ({"tool_choice": REQUIRED, "parallel_calls": False}, {"type": "any", "disable_parallel_tool_use": True}),
+        ({"tool": "a"}, {"type": "tool", "name": "a"}),
+        ({"tool": "a", "tool_choice": NONE}, {"type": "tool", "name": "a"}),
+        ({"tool_choice": NONE, "parallel_calls": False}, {"type": "none"}),
+    ],
+)
+def test_a_choice_of_tools_is_said_where_it_changes_something(how: dict[str, Any], choice: Any) -> None:
+    assert offered(Tool("a"), **how).get("tool_choice") == choice
+    assert offered(**how) == {}  # there is nothing to choose from
+
+
+def test_results_of_calls_stand_first_in_one_turn_and_in_their_order() -> None:
+    calls = ToolCall("c1", "clock", ""), ToolCall("c:2", "weather", '{"city": "Paris"}'), ToolCall("c3", "clock", "[1")
+    said = (
+        *(Message("user", "So?"), Message("assistant", " ", calls=calls)),
+        Message("user", "Be quick."),
+        *(Message("tool", "Noon.", call_id="c1"), Message("tool", " ", call_id="c:2")),
+        Message("tool", "See:", (PNG,), call_id="c3"),
+        Message("user", "And?"),
+    )
+    turns = asked(*said)["messages"]
+    assert [turn["role"] for turn in turns] == ["user", "assistant", "user"]
+    assert turns[1]["content"] == [
+        {"type": "tool_use", "id": "c1", "name": "clock", "input": {}},
+        {"type": "tool_use", "id": "c_2", "name": "weather", "input": {"city": "Paris"}},
+        {"type": "tool_use", "id": "c3", "name": "clock", "input": {"INVALID_JSON": "[1"}},
+    ]
+    noon, nothing, seen, *rest = turns[2]["content"]
+    assert noon == {"type": "tool_result", "tool_use_id": "c1", "content": [{"type": "text", "text": "Noon."}]}
+    assert nothing == {"type": "tool_result", "tool_use_id": "c_2"}
+    assert [block["type"] for block in seen["content"]] == ["image", "text"]
+    assert [block["text"] for block in rest] == ["Be quick.", "And?"]
+    named = [{"name": name, "input_schema": {"type": "object"}} for name in ("clock", "weather")]
+    assert offered(said=said) == {"tools": named, "tool_choice": {"type": "none"}}
+    assert [tool["name"] for tool in offered(Tool("other"), said=said)["tools"]] == ["other"]
+
+
+def test_a_text_stands_before_the_calls_of_its_message() -> None:
+    said = Message("assistant", "Let me see.", calls=(ToolCall("c1", "clock", "{}"),))
+    (_, turn) = asked(*HI, said)["messages"]
+    assert [block["type"] for block in turn["content"]] == ["text", "tool_use"]
+
+
+@pytest.mark.parametrize(
+    ("effort", "sent"),
+    [
+        (None, {}),
+        ("none", {"thinking": {"type": "disabled"}}),
+        *(
+            (
+                effort,
+                {"output_config": {"effort": sent}, "thinking": {"type": "adaptive", "display": "summarized"}},
+            )
+            for effort, sent in (("minimal", "low"), ("low", "low"), ("xhigh", "xhigh"), ("max", "max"))
+        ),
+    ],
+)
+def test_an_effort_to_reason_is_asked_for_as_thinking(effort: str | None, sent: dict[str, Any]) -> None:
+    body = asked(reasoning_effort=effort)
+    assert {name: body[name] for name in ("output_config", "thinking") if name in body} == sent
+    both = asked(reasoning_effort=effort, response_format=form({"type": "string"}))["output_config"]
+    wanted = {"type": "json_schema", "schema": {"type": "string"}}
+    assert both == {**sent.get("output_config", {}), "format": wanted}
+
+
 def form(schema: Any) -> dict[str, Any]:
     return {"type": "json_schema", "json_schema": {"name": "wanted", "schema": schema}}
 
@@ -278,6 +381,8 @@ def nested(levels: int) -> dict[str, Any]:
         (HI, {"response_format": form(7)}, "response_format"),
         (HI, {"response_format": {}}, "response_format"),
         (HI, {"response_format": form(nested(DEEPEST + 1))}, "response_format"),
+        (HI, {"logprobs": 0}, "logprobs"),
+        (HI, {"reasoning_effort": "a little"}, "reasoning_effort"),
         ((Message("user", " "),), {}, "messages"),
         ((Message("system", "Be brief."),), {}, "messages"),
         ((Message("system", "See.", (PNG,)), *HI), {}, "messages"),
@@ -292,6 +397,8 @@ async def test_what_the_api_cannot_do_is_refused_before_it_is_asked(
         for is_stream in (True, False):
             refused = await fault(engine, *said, streamed=is_stream, **wanted)
             assert (type(refused), refused.field) == (Invalid, field)  # type: ignore[attr-defined]
+        with pytest.raises(Invalid, match="vectors"):
+            [chunk async for chunk in engine.stream(Ask(engine._model, Parameters(), texts=("a",)))]
         assert upstream.seen == []
     assert asked(response_format=form(nested(DEEPEST)))
 
@@ -303,7 +410,9 @@ async def test_what_the_api_cannot_do_is_refused_before_it_is_asked(
         ({}, {}, "KEY holds no key"),
         ({}, {"KEY": "hush\r\nX: y"}, "x-api-key"),
         ({"url": "ftp://host"}, {"KEY": "hush"}, "url takes"),
-        ({"abilities": frozenset(("chat", "text"))}, {"KEY": "hush"}, "abilities"),
+        ({"abilities": frozenset(("chat", "text"))}, {"KEY": "hush"}, "go on from a prompt: .*abilities"),
+        ({"abilities": frozenset(("chat", "embeddings"))}, {"KEY": "hush"}, "make vectors"),
+        ({"abilities": frozenset(("chat", "logprobs"))}, {"KEY": "hush"}, "how likely"),
     ],
 )
 async def test_a_row_that_cannot_work_stops_the_start(row: dict[str, Any], keys: dict[str, str], says: str) -> None:
@@ -327,7 +436,7 @@ async def test_without_a_url_it_is_anthropics_own() -> None:
 async def test_a_whole_answer_is_one_chunk_and_its_prompt_counts_what_the_cache_had() -> None:
     async with serving(both) as (engine, _):
         (chunk,) = await heard(engine, streamed=False)
-    assert (chunk.text, chunk.finish_reason, chunk.usage) == ("hello", "length", Usage(125, 12))
+    assert (chunk.text, chunk.finish_reason, chunk.usage) == ("hello", "length", USED)
 
 
 async def test_a_stream_carries_the_text_why_it_ends_and_the_last_counts() -> None:
@@ -336,7 +445,7 @@ async def test_a_stream_carries_the_text_why_it_ends_and_the_last_counts() -> No
         await heard(engine, streamed=False)
     assert text_of(chunks) == "héllo wörld 🦜"
     assert [chunk.finish_reason for chunk in chunks if chunk.finish_reason] == ["stop"]
-    assert chunks[-1] == Chunk(usage=Usage(125, 12))
+    assert chunks[-1] == Chunk(usage=USED)
     assert upstream.connections == 1
 
 
@@ -349,7 +458,7 @@ def streamed(pieces: list[bytes]) -> tuple[str, str | None, Usage | None]:
 
 
 PLAIN = b"".join(STREAM)
-RIGHT = ("héllo wörld 🦜", "stop", Usage(125, 12))
+RIGHT = ("héllo wörld 🦜", "stop", USED)
 FORMS = {
     "plain": PLAIN,
     "crlf": PLAIN.replace(b"\n", b"\r\n"),
@@ -368,7 +477,7 @@ FORMS = {
         event("content_block_start", index=0, content_block={"type": "thinking", "thinking": "", "signature": ""})
         + event("content_block_delta", index=0, delta={"type": "thinking_delta", "thinking": "hm"})
         + event("content_block_delta", index=0, delta={"type": "signature_delta", "signature": "c2ln"})
-        + event("content_block_start", index=1, content_block={"type": "tool_use", "name": "x", "input": {}})
+        + event("content_block_start", index=1, content_block={"type": "server_tool_use", "name": "x", "input": {}})
         + event("content_block_delta", index=1, delta={"type": "input_json_delta", "partial_json": "{}"})
         + OPEN,
     ),
@@ -395,14 +504,33 @@ JUNK = some.recursive(
     lambda inner: (
         some.lists(inner, max_size=3)
         | some.dictionaries(
-            some.sampled_from(("type", "delta", "text", "usage", "message", "error")), inner, max_size=4
+            some.sampled_from(
+                ("type", "delta", "text", "usage", "message", "error", "index", "content_block", "input")
+            ),
+            inner,
+            max_size=4,
         )
     ),
     max_leaves=8,
 )
 
 
-@given(some.binary(max_size=300) | JUNK.map(lambda said: b"data: %s\n\n" % json.dumps(said).encode()))
+KINDS = some.sampled_from(("message_start", "content_block_start", "content_block_delta", "message_delta"))
+BLOCKS = some.fixed_dictionaries(
+    {"type": some.sampled_from(("tool_use", "text", "input_json_delta", "thinking_delta"))},
+    optional=dict.fromkeys(("id", "name", "input", "partial_json", "text", "thinking", "stop_reason"), JUNK),
+)
+EVENTS = some.fixed_dictionaries(
+    {"type": KINDS},
+    optional={"index": JUNK | some.integers(0, 2), "delta": BLOCKS, "content_block": BLOCKS, "usage": JUNK},
+)
+
+
+@given(
+    some.binary(max_size=300)
+    | JUNK.map(lambda said: b"data: %s\n\n" % json.dumps(said).encode())
+    | some.lists(EVENTS, max_size=4).map(lambda all: b"".join(b"data: %s\n\n" % json.dumps(e).encode() for e in all))
+)
 def test_any_bytes_are_an_answer_or_an_engine_that_failed(data: bytes) -> None:
     try:
         streamed([data])
@@ -417,9 +545,9 @@ def test_any_bytes_are_an_answer_or_an_engine_that_failed(data: bytes) -> None:
         ("stop_sequence", "stop"),
         ("max_tokens", "length"),
         ("model_context_window_exceeded", "length"),
-        ("refusal", "stop"),
-        ("tool_use", "stop"),
-        ("pause_turn", "stop"),
+        ("refusal", "content_filter"),
+        ("tool_use", "tool_calls"),
+        ("pause_turn", "length"),  # a turn that is not at its end
         ("something_new", "stop"),
     ],
 )
@@ -441,11 +569,131 @@ def test_text_may_stand_in_the_blocks_beginning() -> None:
     assert streamed([START, begun, piece("b"), end(), STOP])[0] == "ab"
 
 
+def block(index: int, kind: str, **more: Any) -> bytes:
+    return event("content_block_start", index=index, content_block={"type": kind, **more})
+
+
+def use(index: int, name: str, **taken: Any) -> bytes:
+    return block(index, "tool_use", id=f"toolu_{index}", name=name, input=taken, caller={"type": "direct"})
+
+
+def delta(index: int, kind: str, **more: Any) -> bytes:
+    return event("content_block_delta", index=index, delta={"type": kind, **more})
+
+
+def bit(index: int, said: str) -> bytes:
+    return delta(index, "input_json_delta", partial_json=said)
+
+
+def closing(index: int) -> bytes:
+    return event("content_block_stop", index=index)
+
+
+CALLING = (
+    START,
+    *(block(0, "thinking", thinking="", signature=""), delta(0, "thinking_delta", thinking="hm ")),
+    *(delta(0, "thinking_delta", thinking="ok"), delta(0, "signature_delta", signature="c2ln"), closing(0)),
+    *(block(1, "redacted_thinking", data="c2ln"), closing(1)),
+    *(OPEN.replace(b"0", b"2"), delta(2, "text_delta", text="Let me sée."), closing(2)),
+    *(block(3, "server_tool_use", id="srv_1", name="web_search", input={}), bit(3, '{"query": 1}'), closing(3)),
+    *(use(4, "weather"), bit(4, ""), PING, bit(4, '{"city": "Zür'), bit(4, 'ich"}'), closing(4)),
+    *(use(5, "clock"), bit(5, ""), closing(5)),
+    *(use(6, "lamp", lit=True), closing(6)),
+    *(end("tool_use", output_tokens=12), STOP),
+)
+CALLS = {0: ("toolu_4", "weather", '{"city": "Zürich"}'), 1: ("toolu_5", "clock", "{}"), 2: ("toolu_6", "lamp")}
+
+
+def all_chunks(pieces: list[bytes]) -> list[Chunk]:
+    answered = Streamed("public")
+    return [chunk for piece in pieces if (chunk := answered.take(piece))]
+
+
+def called(chunks: list[Chunk]) -> dict[int, tuple[str, ...]]:
+    calls: dict[int, list[str]] = {}
+    for piece in (piece for chunk in chunks for piece in chunk.calls):
+        if piece.index not in calls:
+            assert piece.id and piece.name, "the first piece of a call says who is called"
+            calls[piece.index] = [piece.id, piece.name, ""]
+        else:
+            assert piece.id == piece.name == ""
+        calls[piece.index][2] += piece.arguments
+    assert list(calls) == sorted(calls)
+    return {index: (*call,) for index, call in calls.items()}
+
+
+def test_calls_come_piece_by_piece_and_count_only_each_other() -> None:
+    for size in (1, 7, 100, 100_000):
+        whole = b"".join(CALLING)
+        chunks = all_chunks([whole[at : at + size] for at in range(0, len(whole), size)])
+        calls = called(chunks)
+        assert {**calls, 2: calls[2][:2]} == CALLS
+        assert json.loads(calls[2][2]) == {"lit": True}  # all of it in the block's beginning
+        assert text_of(chunks) == "Let me sée."
+        assert "".join(chunk.reasoning for chunk in chunks) == "hm ok"
+        assert [chunk.finish_reason for chunk in chunks if chunk.finish_reason] == ["tool_calls"]
+    first = next(chunk for chunk in all_chunks([*CALLING]) if chunk.calls)
+    assert first.calls == (CallPiece(0, "toolu_4", "weather"),)  # as soon as it is known
+
+
+def test_a_call_that_is_cut_by_its_length_is_left_as_it_came() -> None:
+    chunks = all_chunks(
+        [START, use(0, "weather"), bit(0, '{"ci'), closing(0), end("max_tokens", output_tokens=3), STOP]
+    )
+    assert called(chunks) == {0: ("toolu_0", "weather", '{"ci')}
+    assert [chunk.finish_reason for chunk in chunks if chunk.finish_reason] == ["length"]
+
+
+async def test_a_whole_answer_has_its_calls_and_its_thoughts() -> None:
+    content = [
+        {"type": "thinking", "thinking": "hm ok", "signature": "c2ln"},
+        {"type": "redacted_thinking", "data": "c2ln"},
+        {"type": "text", "text": "Let me sée."},
+        {"type": "server_tool_use", "id": "srv_1", "name": "web_search", "input": {"query": 1}},
+        {"type": "tool_use", "id": "toolu_4", "name": "weather", "input": {"city": "Zürich", "n": 1.0}},
+        {"type": "tool_use", "id": "toolu_5", "name": "clock", "input": {}},
+        {"type": "tool_use", "id": "toolu_6", "name": "lamp"},
+    ]
+    counted = {**COUNTS, "output_tokens": 12, "output_tokens_details": {"thinking_tokens": 5}}
+    message = {"type": "message", "content": content, "stop_reason": "tool_use", "usage": counted}
+    body = json.dumps(message, ensure_ascii=False).encode()
+    async with serving(lambda caller: caller.answer(body)) as (engine, _):
+        (chunk,) = await heard(engine, streamed=False)
+    assert (chunk.text, chunk.reasoning, chunk.finish_reason) == ("Let me sée.", "hm ok", "tool_calls")
+    assert [(call.index, call.id, call.name, call.arguments) for call in chunk.calls] == [
+        (0, "toolu_4", "weather", '{"city": "Zürich", "n": 1.0}'),
+        (1, "toolu_5", "clock", "{}"),
+        (2, "toolu_6", "lamp", "{}"),
+    ]
+    assert chunk.usage == Usage(125, 12, cached_tokens=100, reasoning_tokens=5)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        block(0, "tool_use", id="", name="a", input={}),
+        block(0, "tool_use", name="a", input={}),
+        block(0, "tool_use", id="toolu_1", input={}),
+        block(0, "tool_use", id=7, name="a", input={}),
+        use(0, "a", x="?").replace(b"?", b"\xff"),
+        bit(0, "?").replace(b'"?"', b"7"),
+    ],
+)
+async def test_a_call_that_cannot_be_read_is_a_failure(broken: bytes) -> None:
+    assert type(await broken_off(broken)) is EngineFailed
+    said = json.loads(broken.split(b"data: ")[1].decode("utf-8", "surrogateescape"))
+    if "content_block" in said:
+        body = {"type": "message", "content": [said["content_block"]], "stop_reason": "tool_use"}
+        whole = json.dumps(body, ensure_ascii=False).encode("utf-8", "surrogateescape")
+        async with serving(lambda caller: caller.answer(whole)) as (engine, _):
+            assert type(await fault(engine, streamed=False)) is EngineFailed
+
+
 async def test_an_empty_answer_is_an_answer() -> None:
     body = json.dumps({"type": "message", "content": [], "stop_reason": "refusal", "usage": COUNTS}).encode()
     async with serving(lambda caller: caller.answer(body)) as (engine, _):
         (chunk,) = await heard(engine, streamed=False)
-    assert (chunk.text, chunk.finish_reason, chunk.usage) == ("", "stop", Usage(125, 1))
+    assert (chunk.text, chunk.finish_reason, chunk.usage) == ("", "content_filter", Usage(125, 1, cached_tokens=100))
 
 
 # What goes badly: refusals.
@@ -531,6 +779,10 @@ async def test_a_refusal_may_have_any_body(body: bytes, status: int, meaning: ty
         ("max_tokens: 100000 > 64000, which is the maximum allowed number of output tokens", "max_tokens"),
         ("output_config.format.schema: For 'number' type, property 'minimum' is not supported", "response_format"),
         ("stop_sequences: too many", "stop"),
+        ("output_config.effort: this model does not support the effort level xhigh", "reasoning_effort"),
+        ("adaptive thinking is not supported on this model", "reasoning_effort"),
+        ("tools.0.custom.input_schema.type: Field required", "tools"),
+        ("tool_choice: may only be specified while providing tools.", "tool_choice"),
         ("messages.1: Prefilling assistant messages is not supported for this model.", "messages"),
         ("something else", ""),
     ],
@@ -740,108 +992,3 @@ async def test_ready_is_what_the_list_of_models_says(status: int, is_ready: bool
             with pytest.raises(Unavailable):
                 await engine.ready()
         assert [caller.line for caller in upstream.seen] == ["GET /v1/models?limit=1 HTTP/1.1"]
-
-
-# The server that stands for the API in the contract of engines: its own SDK says that it speaks the wire.
-
-
-@asynccontextmanager
-async def client() -> AsyncIterator[anthropic.AsyncAnthropic]:
-    async with (
-        listening(Messages(KEY, context=50)) as (url, _),
-        anthropic.AsyncAnthropic(api_key=KEY, base_url=url, max_retries=0) as made,
-    ):
-        yield made
-
-
-def say(text: str) -> list[Any]:
-    return [{"role": "user", "content": text}]
-
-
-async def test_the_sdk_gets_its_message_from_our_server() -> None:
-    async with client() as sdk:
-        message = await sdk.messages.create(model="echo", max_tokens=2, messages=say("one two three four"))
-    assert [block.type for block in message.content] == ["thinking", "text"]
-    assert (message.content[1].text, message.stop_reason) == ("one two", "max_tokens")  # type: ignore[union-attr]
-    used = message.usage
-    assert (used.input_tokens, used.cache_read_input_tokens, used.output_tokens) == (2, 2, 2)
-
-
-async def test_the_sdk_follows_its_stream() -> None:
-    async with (
-        client() as sdk,
-        sdk.messages.stream(
-            model="echo", max_tokens=9, system="Be.", messages=say("a b STOP c"), stop_sequences=["STOP"]
-        ) as stream,
-    ):
-        text = "".join([part async for part in stream.text_stream])
-        message = await stream.get_final_message()
-    assert text.strip() == "a b"
-    assert (message.stop_reason, message.stop_sequence) == ("stop_sequence", "STOP")
-    assert message.usage.output_tokens == 2
-
-
-async def test_the_sdk_shows_a_picture() -> None:
-    source = {"type": "base64", "media_type": "image/png", "data": base64.b64encode(PNG.data).decode()}
-    blocks = [{"type": "image", "source": source}, {"type": "text", "text": "What is it?"}]
-    turn: Any = {"role": "user", "content": blocks}
-    async with client() as sdk:
-        message = await sdk.messages.create(model="echo", max_tokens=20, messages=[turn])
-    assert message.content[1].text == f"image/png of {len(PNG.data)} bytes.\nWhat is it?"  # type: ignore[union-attr]
-
-
-class Lamp(BaseModel):
-    lit: bool
-    colour: str
-
-
-async def test_the_sdk_parses_what_keeps_to_its_schema() -> None:
-    async with client() as sdk:
-        parsed = await sdk.messages.parse(model="echo", max_tokens=50, messages=say("Lamp?"), output_format=Lamp)
-    assert parsed.parsed_output == Lamp(lit=False, colour="")
-
-
-@pytest.mark.parametrize(
-    ("text", "wanted", "meant"),
-    [
-        ("[busy 2] x", {}, anthropic.RateLimitError),
-        ("[away] x", {}, anthropic.InternalServerError),
-        ("[fail] x", {}, anthropic.InternalServerError),
-        ("word " * 51, {}, anthropic.BadRequestError),
-        ("x", {"model": "other"}, anthropic.NotFoundError),
-        ("x", {"extra_body": {"seed": 1}}, anthropic.BadRequestError),
-        ("x", {"extra_body": {"temperature": 1.0}}, anthropic.BadRequestError),  # of its version of the API
-        ("x", {"stop_sequences": ["\n"]}, anthropic.BadRequestError),
-        (" ", {}, anthropic.BadRequestError),
-    ],
-)
-async def test_the_sdk_knows_the_errors_of_our_server(text: str, wanted: dict[str, Any], meant: Any) -> None:
-    async with client() as sdk:
-        with pytest.raises(meant) as refused:
-            await sdk.messages.create(**{"model": "echo", "max_tokens": 9, "messages": say(text), **wanted})
-        body = refused.value.body
-        assert body["type"] == "error"
-        if meant is anthropic.RateLimitError:
-            assert refused.value.response.headers["retry-after"] == "2"
-        with pytest.raises(anthropic.AuthenticationError):
-            await sdk.with_options(api_key="wrong").messages.create(model="echo", max_tokens=1, messages=say("x"))
-
-
-async def test_the_engine_sees_what_the_sdk_sees() -> None:
-    async with serving(Messages(KEY)) as (engine, _):
-        await engine.ready()
-        for is_stream in (True, False):
-            said = (
-                *(Message("user", "What is"), Message("user", "it?", (PNG,)), Message("system", "")),
-                *(Message("assistant", "Say."), Message("assistant", "\n"), Message("user", "a b STOP c")),
-            )
-            chunks = await heard(engine, *said, streamed=is_stream, stop=("STOP",), temperature=2.0, top_p=0.5, seed=1)
-            assert text_of(chunks).strip() == "a b"
-            assert [chunk.usage for chunk in chunks if chunk.usage] == [Usage(12, 2)]
-        stream = asking(engine, Message("user", "a b c [cut 2]"))
-        with pytest.raises(Unavailable):
-            [chunk async for chunk in stream]
-        bounded = form({"type": "object", "properties": {"n": {"type": "integer", "minimum": 1}}, "required": ["n"]})
-        refused = await fault(engine, response_format=bounded)
-        assert isinstance(refused, Invalid)
-        assert refused.field == "response_format"

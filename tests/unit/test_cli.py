@@ -122,11 +122,15 @@ def test_the_commands_are_those_that_are_promised() -> None:
         *("serve", "worker", "generate", "summarize", "doctor"),
         *(
             "models list",
+            "models add",
+            "models remove",
             "models pull",
             "users add",
             "users list",
             "users disable",
             "users enable",
+            "users promote",
+            "users demote",
             "store upgrade",
             "store check",
         ),
@@ -295,7 +299,7 @@ def test_who_is_disabled_cannot_log_in_until_enabled_again(command: Command, tmp
         command("users", "add", name, "--password-stdin", input=PASSWORD)
     assert command("users", "disable", "ann").stdout == "disabled ann\n"
     listed = command("users", "list").stdout.splitlines()
-    assert [(line.split()[2], line.split()[3]) for line in listed] == [("active", "bob"), ("disabled", "ann")]
+    assert [(line.split()[2], line.split()[-1]) for line in listed] == [("active", "bob"), ("disabled", "ann")]
     assert command("users", "enable", "ann").exit_code == 0
     assert "disabled" not in command("users", "list").stdout
     gone = command("users", "disable", "carol")
@@ -502,6 +506,23 @@ def test_a_schema_that_a_newer_program_wrote_is_left_alone(command: Command, tmp
     assert command("doctor", env={"PORT": "0"}).exit_code == 1
 
 
+def test_administrators_are_made_by_name_and_never_by_themselves(command: Command) -> None:
+    for name in ("ann", "bob"):
+        command("users", "add", name, "--password-stdin", input=PASSWORD)
+    done = command("users", "add", "root", "--admin", "--password-stdin", input=PASSWORD)
+    assert done.stdout.endswith("as an administrator\n")
+
+    def roles() -> dict[str, str]:
+        listed = (line.split() for line in command("users", "list").stdout.splitlines())
+        return {words[-1]: words[-2] for words in listed}
+
+    assert roles() == {"ann": "user", "bob": "user", "root": "admin"}
+    assert command("users", "promote", "bob").stdout == "promoted bob\n"
+    assert command("users", "demote", "root").stdout == "demoted root\n"
+    assert roles() == {"ann": "user", "bob": "admin", "root": "user"}
+    assert command("users", "promote", "nobody").exit_code == 1
+
+
 # --- models -----------------------------------------------------------------------------------------------------------
 
 EMBEDDED = """
@@ -542,9 +563,55 @@ def test_the_models_are_listed(command: Command, source: Path) -> None:
 
 def test_the_table_of_models_is_whole_in_a_pipe(command: Command, source: Path) -> None:
     shown = command("models", "list").stdout.splitlines()
-    assert re.fullmatch(r" *name +engine +abilities +context +price +weights +default for *", shown[1])
+    names = ["name", "source", "engine", "abilities", "context", "price", "weights", "users", "fallback", "default.for"]
+    assert re.fullmatch(rf" *{' +'.join(names)} *", shown[1])
     small = next(line for line in shown if "small" in line)
-    assert re.fullmatch(r" *small +llama +chat, text +8,192 +none +not here *", small)
+    assert re.fullmatch(r" *small +settings +llama +chat, text +8,192 +none +not here +all +none *", small)
+
+
+ADDED = """
+[[model]]
+name = "org/finch"
+engine = "echo"
+id = "echo"
+abilities = ["chat"]
+users = ["ann"]
+fallback = ["parrot"]
+"""
+
+
+def test_models_are_added_listed_used_and_removed(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "added.toml").write_text(ADDED)
+    assert command("models", "add", "added.toml").stdout == "added org/finch\n"
+    finch = json.loads(command("models", "list", "--json").stdout.splitlines()[-1])
+    assert [finch[name] for name in ("name", "source", "users", "fallback")] == [
+        *("org/finch", "added"),
+        *(["ann"], ["parrot"]),
+    ]
+    hidden = command("generate", "--model", "org/finch", "one two")
+    assert (hidden.exit_code, "there is no model 'org/finch'" in hidden.stderr) == (1, True)
+    command("users", "add", "ann", "--password-stdin", input=PASSWORD)
+    assert command("generate", "--model", "org/finch", "--as", "ann", "one two").stdout == "one two\n"
+    assert command("models", "add", "added.toml").stderr == "loquent: there is a model 'org/finch' already\n"
+    assert command("models", "remove", "org/finch").stdout == "removed org/finch\n"
+    assert "org/finch" not in command("models", "list").stdout
+    assert command("models", "remove", "parrot").exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[[model", "is not TOML"),
+        ("model = 1", "takes rows"),
+        ('[[model]]\nname = "a"\nengine = "openai"\nid = "a"', "needs a url"),
+        ('[[model]]\nname = "a"\nengine = "echo"\nid = "a"\nkey_file = "key"', "key_file is for rows of the settings"),
+    ],
+)
+def test_rows_that_cannot_be_added_are_told_of(command: Command, tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "added.toml").write_text(text)
+    done = command("models", "add", "added.toml")
+    assert (done.exit_code, said in done.stderr) == (1, True), done.stderr
+    assert len(command("models", "list", "--json").stdout.splitlines()) == 2
 
 
 def test_the_first_row_with_weights_is_pulled(command: Command, source: Path, tmp_path: Path) -> None:

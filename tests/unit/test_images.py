@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -16,9 +17,11 @@ from built import ANN, BOB, ROWS, opened, settings_for
 from loquent.domain.clock import Moment, later, now
 from loquent.domain.errors import Conflict, Invalid, LoquentError, Misconfigured, NotFound, StillRunning, Unavailable
 from loquent.domain.images import Image
-from loquent.domain.requests import Message, Picture
-from loquent.engines.openai_wire import messages_of
+from loquent.domain.models import Model
+from loquent.domain.requests import NOTHING, Message, Picture
+from loquent.engines.openai_ask import body
 from loquent.ports.blobs import Blobs, Kept
+from loquent.ports.engine import Ask
 from loquent.readers import picture_cleaner
 from loquent.services.generations import Begun, Key
 from loquent.services.images import Images, Question
@@ -98,9 +101,15 @@ async def test_without_pillow_pictures_name_the_extra(picture: Path, monkeypatch
         await picture_cleaner().clean(picture, "a.jpg")
 
 
+def on_the_wire(*messages: Message) -> list[dict[str, Any]]:
+    asked = Ask(Model("m", "openai", "m"), NOTHING, messages)
+    said: list[dict[str, Any]] = json.loads(body(asked, "m", is_original=False))["messages"]
+    return said
+
+
 def test_pictures_go_to_openais_wire_as_data_urls() -> None:
     shown = Message("user", "What is it?", (Picture("image/png", b"one"), Picture("image/webp", b"two")))
-    assert messages_of((Message("system", "Be brief."), shown)) == [
+    assert on_the_wire(Message("system", "Be brief."), shown) == [
         {"role": "system", "content": "Be brief."},
         {
             "role": "user",
@@ -111,7 +120,7 @@ def test_pictures_go_to_openais_wire_as_data_urls() -> None:
             ],
         },
     ]
-    (bare,) = messages_of((Message("user", "", (Picture("image/png", b"one"),)),))
+    (bare,) = on_the_wire(Message("user", "", (Picture("image/png", b"one"),)))
     assert [part["type"] for part in bare["content"]] == ["image_url"], "no empty text beside it"
 
 

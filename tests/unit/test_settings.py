@@ -10,6 +10,7 @@ import pytest
 
 from loquent import settings
 from loquent.domain.errors import Misconfigured
+from loquent.domain.models import Adapter
 from loquent.settings import Settings
 from loquent.wiring import build, load_settings, model_rows
 
@@ -41,7 +42,8 @@ def test_every_setting_can_be_set_by_its_name_and_by_each_alias(tmp_path: Path) 
         "retention_seconds": "14", "blob_grace_seconds": "15", "trusted_proxies": "10.0.0.0/8, ::1", "db_name": "n",
         "aws_region": "eu-central-1", "aws_key_id": "k", "aws_secret_key": "s", "text_model": "t", "llm_id": "l",
         "debug": "True", "log_levels": "loquent.sql=debug", "disable_loggers": "a, b", "log_file": "off",
-        "log_file_size": "2000", "log_files": "3",
+        "log_file_size": "2000", "log_files": "3", "cache": "OFF", "cache_seconds": "16", "cache_size": "20000",
+        "key_hosts": "MY_KEY=models.example", "llama_memory": "2000",
     }  # fmt: skip
     assert set(samples) == {each.name for each in fields(Settings)}
     for each in fields(Settings):
@@ -73,6 +75,7 @@ def test_the_native_name_goes_before_its_alias() -> None:
         ("LOG_CONTENT", "maybe", "true or false"),
         ("LOQUENT_STORE", "postgresql://db/x", "a URL that begins with sqlite: or memory: or dynamodb:"),
         ("LOQUENT_LIMITER", "redis://x", "a URL that begins with memory:"),
+        ("LOQUENT_CACHE", "none", "off, or a URL that begins with memory: or redis: or rediss:"),
         ("LOG_LEVEL", "LOUD", "one of DEBUG, INFO, WARNING, ERROR, CRITICAL"),
         ("LOG_LEVEL", "11", "one of DEBUG, INFO, WARNING, ERROR, CRITICAL"),
         ("DEBUG", "2", "true or false"),
@@ -222,8 +225,10 @@ def test_a_row_is_read_with_all_that_it_says(tmp_path: Path) -> None:
     [row] = rows_of(
         tmp_path,
         GOOD + 'abilities = ["chat"]\ncontext = 5\nprice = {input = 0.15, output = 2}\ntimeout = 7\n'
-        "defaults = {temperature = 0.2, stop = ['x']}\n",
+        "defaults = {temperature = 0.2, stop = ['x']}\n"
+        'projector = "eyes.gguf"\nadapters = [{file = "a.gguf"}, {file = "b.gguf", scale = 0.5}]\n',
     )
+    assert (row.projector, row.adapters) == ("eyes.gguf", (Adapter("a.gguf"), Adapter("b.gguf", 0.5)))
     assert (row.name, row.abilities, row.context, row.timeouts.total) == ("a", {"chat"}, 5, 7)
     assert (row.price.input, row.price.output) == (150_000, 2_000_000)
     assert (row.defaults.temperature, row.defaults.stop) == (0.2, ("x",))
@@ -250,6 +255,13 @@ def test_a_row_is_read_with_all_that_it_says(tmp_path: Path) -> None:
             GOOD + 'fallback = ["b"]\n' + GOOD.replace('"a"', '"b"') + 'abilities = ["chat"]\n',
             "lacks the ability 'text'",
         ),
+        (GOOD + 'adapters = "a.gguf"\n', "adapters takes tables like"),
+        (GOOD + "adapters = [{scale = 1}]\n", "adapters takes tables like"),
+        (GOOD + 'adapters = [{file = "a", weight = 1}]\n', "adapters takes tables like"),
+        (GOOD + 'adapters = [{file = "a", scale = "1"}]\n', "a scale from -100 to 100"),
+        (GOOD + 'adapters = [{file = "a", scale = nan}]\n', "a scale from -100 to 100"),
+        (GOOD + 'adapters = [{file = "a"}, {file = "a", scale = 2}]\n', "adapters names a file twice"),
+        (GOOD + "projector = 1\n", "projector takes text"),
         (GOOD + "weight = 0\n", "weight takes a number above zero"),
         (GOOD + "retries = -1\n", "retries takes a whole number"),
         (GOOD + "concurrency = 0.5\n", "concurrency takes a whole number"),
@@ -274,3 +286,17 @@ def test_a_default_model_that_is_not_there_stops_the_start(tmp_path: Path) -> No
     found = settings.read({"LOQUENT_MODEL": "nope", "LOQUENT_DATA_DIR": str(tmp_path), "LOQUENT_STORE": "memory:"})
     with pytest.raises(Misconfigured, match="LOQUENT_MODEL holds 'nope'"):
         build(found)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("0", 0), ("1000", 1000), ("512MB", 512 << 20), ("1.5 gb", 3 << 29), ("2TB", 2 << 40), ("7B", 7), ("8kb", 8192)],
+)
+def test_a_size_may_be_in_bytes_or_larger_units(text: str, size: int) -> None:
+    assert settings.read({"LOQUENT_LLAMA_MEMORY": text}).llama_memory == size
+
+
+@pytest.mark.parametrize("text", ["much", "-1", "1XB", "GB", "75%", "1e9"])
+def test_what_is_no_size_stops_the_start(text: str) -> None:
+    with pytest.raises(Misconfigured, match="LOQUENT_LLAMA_MEMORY"):
+        settings.read({"LOQUENT_LLAMA_MEMORY": text})

@@ -5,21 +5,23 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from asking import JSON, Answer, Headers, ask, kept, serving, token_of
+from asking import JSON, Answer, Headers, admin_of, ask, kept, serving, token_of
 from loquent.domain.ids import as_uuid
 from loquent.web.edge import Edge
 from loquent.wiring import Services
-from making import document, feedback, image, session
-from surfaces import ACCESS, OWNER, SAMPLES, sample
+from making import document, feedback, image, response, session
+from surfaces import ACCESS, ADMIN, OWNER, SAMPLES, sample
 
 pytestmark = pytest.mark.anyio
 
 OWNED = sorted(key for key, row in ACCESS.items() if row == OWNER)
+ADMINS = sorted(key for key, row in ACCESS.items() if row == ADMIN)
 STRANGERS = ("bob", "ann elsewhere", "anonymous", "anonymous elsewhere")
 
 
@@ -44,7 +46,7 @@ async def post(app: Edge, path: str, body: dict[str, Any], who: dict[str, Any], 
 
 async def use(app: Edge, method: str, path: str, id: str, who: dict[str, Any]) -> Answer:
     """That route for that id, with a good body where it takes one."""
-    target, body = path.replace("{id}", id), sample(method, path)
+    target, body = path.replace("{id}", id), sample(method, path.replace("org/parrot", "{name:path}"))
     if body is None:
         return await ask(app, method, target, **who)
     return await ask(app, method, target, body=json.dumps(body).encode(), **{**who, "headers": [JSON, *who["headers"]]})
@@ -60,11 +62,19 @@ async def made(app: Edge, services: Services, path: str, who: str) -> str:
         return await feedback(app, as_(services, who))
     if "images" in path:
         return await image(app, as_(services, who))
+    if "responses" in path:
+        return await response(app, as_(services, who))
     if "summaries" in path:
         answer = await post(app, "/api/v1/summaries", SAMPLES["/api/v1/summaries"], as_(services, who))
         return str(answer.json()["id"])
     answer = await post(app, "/api/v1/generations", {"prompt": "a secret"}, as_(services, who))
     return str(answer.json()["id"])
+
+
+def said(answer: Answer, id: str, other: str) -> dict[str, Any]:
+    """What the answer says of that id, as if it had been another's."""
+    told: dict[str, Any] = json.loads(answer.body.decode().replace(id, other))
+    return told | {"request_id": ""}
 
 
 @pytest.mark.parametrize("owner", ["ann", "anonymous"])
@@ -81,9 +91,7 @@ async def test_anothers_is_not_found_and_stays_as_it_is(
             continue
         answer = await use(app, method, path, id, as_(services, stranger))
         assert answer.status == 404, stranger
-        told = {**answer.json(), "request_id": ""}
-        told["detail"] = told["detail"].replace(id, nobodys)
-        assert told == {**unknown.json(), "request_id": ""}, "not even that it is there"
+        assert said(answer, id, nobodys) == said(unknown, nobodys, nobodys), "not even that it is there"
     own = await use(app, method, path, id, as_(services, owner))
     assert own.status in (200, 204)
 
@@ -104,6 +112,38 @@ async def test_one_that_runs_is_anothers_too(at: tuple[Edge, Services], stranger
     assert (own.status, own.json()["status"]) == (200, "cancelled"), "it ran until its owner ended it"
 
 
+@pytest.mark.parametrize(("method", "path"), ADMINS, ids=[f"{method} {path}" for method, path in ADMINS])
+async def test_only_administrators_come_in_and_only_for_as_long_as_they_are(
+    at: tuple[Edge, Services], method: str, path: str
+) -> None:
+    app, services = at
+    root = {"headers": [("authorization", f"Bearer {await admin_of(services)}")]}
+    user = await services.accounts.register("eve", "a long enough one")
+    before = {"headers": [("authorization", f"Bearer {services.tokens.issue(user)}")]}
+    promoted = await services.accounts.set_role("eve", "admin")
+    eve = {"headers": [("authorization", f"Bearer {services.tokens.issue(promoted)}")]}
+    target = path.replace("{name:path}", "org/parrot")
+    if target != path:
+        await services.registry.add(services.accounts.who(await admin_of(services), ""), SAMPLES["/api/v1/models"])
+    elsewhere = services.tokens.issue(replace(promoted, tenant="other"))
+    known = await kept(services)
+    for who, status in (
+        (as_(services, "anonymous"), 401),
+        ({"headers": [("authorization", "Bearer nonsense")]}, 401),
+        (as_(services, "ann"), 403),
+        (before, 403),
+        ({"headers": [("authorization", f"Bearer {elsewhere}")]}, 403),
+    ):
+        assert (await use(app, method, target, "", who)).status == status
+    await services.accounts.set_active("eve", is_active=False)
+    assert (await use(app, method, target, "", eve)).status == 403, "an account that is disabled"
+    await services.accounts.set_active("eve", is_active=True)
+    await services.accounts.set_role("eve", "user")
+    assert (await use(app, method, target, "", eve)).status == 403, "a role that was taken away"
+    assert await kept(services) == known
+    assert (await use(app, method, target, "", root)).status in (200, 201, 204)
+
+
 async def test_lists_show_ones_own_only(at: tuple[Edge, Services]) -> None:
     app, services = at
     people = ("ann", *STRANGERS)
@@ -121,7 +161,7 @@ async def test_lists_show_ones_own_only(at: tuple[Edge, Services]) -> None:
             assert {each["id"] for each in after.json()["data"]} <= {each["id"] for each in listed}
 
 
-@pytest.mark.parametrize("path", ["/api/v1/generations", "/api/v1/summaries", "/v1/chat/completions"])
+@pytest.mark.parametrize("path", ["/api/v1/generations", "/api/v1/summaries", "/v1/chat/completions", "/v1/responses"])
 async def test_anothers_idempotency_key_is_just_a_key(at: tuple[Edge, Services], path: str) -> None:
     app, services = at
     key = ("idempotency-key", "the same")

@@ -64,7 +64,9 @@ PROBLEM = {"type": str, "title": str, "status": int, "detail": str, "code": str,
 NAMED = PROBLEM | {"field": str}
 NOT_FOUND = PROBLEM | {"status": 404, "detail": "Summary not found"}
 DETAILED = {"status": "healthy", "service": "loquent", "version": VERSION}
-CHECKS = dict.fromkeys(("database", "blobs", *(f"model:{name}" for name in re.findall('name = "(.+)"', ROWS))), "ok")
+CHECKS = dict.fromkeys(
+    ("database", "blobs", "cache", *(f"model:{name}" for name in re.findall('name = "(.+)"', ROWS))), "ok"
+)
 Ours = tuple[httpx2.AsyncClient, Services]
 
 
@@ -194,7 +196,11 @@ async def test_a_part_that_fails_makes_the_whole_degraded(tmp_path: Path) -> Non
             "GET /api/v1/health/detailed",
             "degraded",
             200,
-            {**DETAILED, "status": "degraded", "checks": {"database": "ok", "blobs": "ok", "model:away": str}},
+            {
+                **DETAILED,
+                "status": "degraded",
+                "checks": {"database": "ok", "blobs": "ok", "cache": "ok", "model:away": str},
+            },
         )
         for slash in (False, True):
             answer = await check(client, case, slash)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ import pytest
 import time_machine
 
 from asking import ask, client_of, kept, serving, token_of
+from loquent.domain.evolve import evolve
+from loquent.domain.generations import Generation
+from loquent.ports.store import Replace
 from loquent.web.edge import Edge
 from loquent.wiring import Services
 
@@ -57,6 +61,7 @@ async def test_an_answer_has_exactly_these_fields(at: Ours) -> None:
         "finish_reason": "length",
         "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5, "estimated": False},
         "cost": 9,
+        "answered_by": "echo",
         "error": None,
         "progress": None,
         "parameters": {"max_tokens": 2, "temperature": 0.5, "seed": 7},
@@ -64,6 +69,21 @@ async def test_an_answer_has_exactly_these_fields(at: Ours) -> None:
         "background": False,
         "attempts": 1,
     }
+
+
+async def test_what_few_answers_have_is_told_where_it_is_there(at: Ours) -> None:
+    client, _, services = at
+    id = (await client.post(PATH, json={"prompt": "one"})).json()["id"]
+    [record] = await services.store.get(Generation, id)
+    tries = [{"model": "a", "engine": "x", "seconds": 0.1, "error": "unavailable"}, {"model": "b"}]
+    details = {"tries": tries, "cache": {"key": "k", "hit": True}, "cached_tokens": 3, "reasoning_tokens": 4}
+    await services.store.write(Replace(record, evolve(record, details=details)))
+    shown = (await client.get(f"{PATH}/{id}")).json()
+    [listed] = (await client.get(PATH)).json()["data"]
+    [exported] = (await client.get("/api/v1/history/export")).text.splitlines()
+    for said in (shown, listed, json.loads(exported)):
+        assert (said["tries"], said["cached"], said["answered_by"]) == (tries, True, "echo")
+        assert (said["usage"]["cached_tokens"], said["usage"]["reasoning_tokens"]) == (3, 4)
 
 
 async def test_messages_are_answered_as_a_chat(at: Ours) -> None:

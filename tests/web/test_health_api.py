@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from asking import JSON, ask, client_of, fresh, serving
 from built import ROWS
 from loquent import __version__
+from loquent.services.breaker import FAULTS
+from loquent.services.metrics import registry
 from loquent.web.edge import Edge
 from loquent.wiring import Services
 from surfaces import ACCESS
@@ -121,6 +124,7 @@ def _models(page: str) -> set[str]:
     return {each.labels["model"] for family in families for each in family.samples if "model" in each.labels}
 
 
+FELL = {"model": "frail", "answered_by": "sound"}
 ABSENT = """
 [[model]]
 name = "absent"
@@ -137,3 +141,66 @@ async def test_an_offer_that_nobody_has_fetched_is_no_fault_until_it_is_the_defa
         async with serving(tmp_path, **environ) as (app, _), client_of(app) as client:
             told = (await client.get("/api/v1/health/detailed")).json()
         assert (told["status"], "models pull absent" in told["checks"]["model:absent"]) == (word, True)
+
+
+PAIR = """
+[[model]]
+name = "frail"
+engine = "echo"
+id = "echo"
+concurrency = 1
+fallback = ["sound"]
+retries = 0
+
+[[model]]
+name = "frail"
+engine = "echo"
+id = "echo"
+fallback = ["sound"]
+weight = 0.000001
+
+[[model]]
+name = "sound"
+engine = "echo"
+id = "echo"
+"""
+
+
+async def test_an_engine_that_is_left_alone_is_told_of_by_health_and_metrics(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.toml"
+    rows.write_text(PAIR, "utf-8")
+    async with serving(tmp_path, LOQUENT_MODELS=str(rows)) as (app, services), client_of(app) as client:
+
+        async def gauges(name: str) -> dict[str, float]:
+            families = text_string_to_metric_families((await client.get("/metrics")).text)
+            return {each.labels["model"]: each.value for it in families for each in it.samples if each.name == name}
+
+        assert await gauges("loquent_breaker_state") == {"frail": 0, "frail#2": 0, "sound": 0}
+        way = services.models.offers["frail"]
+        assert way.gate is not None
+        for _ in range(FAULTS):
+            way.breaker.leave(False)
+        entered = await way.gate.enter("ann", 1)
+        waiting = asyncio.create_task(way.gate.enter("bob", 60))
+        await asyncio.sleep(0)
+        assert await gauges("loquent_breaker_state") == {"frail": 2, "frail#2": 0, "sound": 0}
+        assert await gauges("loquent_waiting_calls") == {"frail": 1, "frail#2": 0, "sound": 0}
+        told = (await client.get("/api/v1/health/detailed")).json()
+        assert told["status"] == "degraded"
+        assert "left alone for 2 seconds" in told["checks"].pop("model:frail")
+        assert {told["checks"][f"model:{name}"] for name in ("frail#2", "sound")} == {"ok"}
+        way.gate.leave(entered)
+        way.gate.leave(await waiting)
+
+
+async def test_an_answer_in_anothers_place_is_counted_and_is_on_the_record(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.toml"
+    rows.write_text(PAIR, "utf-8")
+    async with serving(tmp_path, LOQUENT_MODELS=str(rows)) as (app, services), client_of(app) as client:
+        before = registry.get_sample_value("loquent_fallbacks_total", FELL) or 0
+        for way in services.models.offers["frail"].groups[0]:
+            way.breaker.rest(60)
+        made = (await client.post("/api/v1/generations", json={"prompt": "one", "model": "frail"})).json()
+        assert (made["model"], made["answered_by"], made["output"]) == ("frail", "sound", "one")
+        assert "tries" not in made  # nobody else was called
+        assert registry.get_sample_value("loquent_fallbacks_total", FELL) == before + 1

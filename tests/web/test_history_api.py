@@ -27,7 +27,7 @@ pytestmark = pytest.mark.anyio
 At = tuple[Edge, Services, httpx2.AsyncClient]
 ROW = {
     *("id", "object", "kind", "status", "model", "input_preview", "output_preview", "finish_reason", "usage", "cost"),
-    *("error", "progress", "parameters", "surface", "background", "attempts"),
+    *("answered_by", "error", "progress", "parameters", "surface", "background", "attempts"),
     *("created_at", "started_at", "completed_at"),
     *("session", "turn", "turns_left_out", "upload", "feedback"),
 }
@@ -237,7 +237,7 @@ async def test_csv_is_as_rfc_4180_wants_it(at: At) -> None:
     assert text.endswith("\r\n")
     header, _, rest = text.partition("\r\n")
     assert header.startswith("id,kind,surface,status,model,created_at,completed_at,session")
-    assert '"a ""quoted"", text","two\nlines"\r\n' in rest
+    assert '"a ""quoted"", text","two\nlines",\r\n' in rest
     assert not (await client.get("/api/v1/history/export?format=csv&kind=image")).content.decode().partition("\r\n")[2]
 
 

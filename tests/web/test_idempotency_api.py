@@ -19,7 +19,7 @@ from surfaces import SAMPLES
 pytestmark = pytest.mark.anyio
 
 PAST = "2026-01-31T12:00Z"
-PATHS = ("/api/v1/generations", "/api/v1/summaries", "/v1/chat/completions", "/v1/completions")
+PATHS = ("/api/v1/generations", "/api/v1/summaries", "/v1/chat/completions", "/v1/completions", "/v1/responses")
 KEY = {"idempotency-key": "order 66"}
 Ours = tuple[httpx2.AsyncClient, Services]
 

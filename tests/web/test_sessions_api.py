@@ -127,6 +127,7 @@ async def test_a_turn_has_exactly_these_fields(at: Ours) -> None:
         "turn": 1,
         "turns_left_out": 0,
         "cost": 9,
+        "answered_by": "echo",
         "error": None,
         "progress": None,
         "parameters": {"max_tokens": 2, "seed": 7},

@@ -95,7 +95,9 @@ async def _generate(settings: Settings, wanted: Wanted, as_user: str | None, *, 
     from loquent.domain.models import CHAT, TEXT
 
     abilities = (CHAT,) if "messages" in wanted.input else (TEXT, CHAT)
-    async with opened(settings, lambda models: models.pick(wanted.model, *abilities)) as services:
+    async with opened(
+        settings, lambda models, who: models.pick(wanted.model, *abilities, who=who), as_user=as_user
+    ) as services:
         who = await principal(services, as_user)
         await loaded(*services.models.offers.values())
         begun = await services.generations.begin(who, wanted)

@@ -34,17 +34,22 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 
 @asynccontextmanager
-async def opened(settings: Settings, *offers: Callable[[Models], Offer]) -> AsyncIterator[Services]:
+async def opened(
+    settings: Settings, *offers: Callable[[Models, Principal], Offer], as_user: str | None = None
+) -> AsyncIterator[Services]:
     """The services, with these models alone: another's weights are not loaded. Takes no jobs, and counts no rates.
 
-    Raises what choosing an offer raises, before anything is opened.
+    Raises what choosing an offer for that user raises.
     """
     free = replace(settings, limit_generations=(), limit_summaries=(), rate_per_minute=0, rate_per_hour=0)
     services = build(free)
-    chosen = [choose(services.models) for choose in offers]
-    services.models.offers = {offer.model.name: offer for offer in chosen}
+
+    async def choose() -> list[Offer]:
+        who = await principal(services, as_user)
+        return [offer(services.models, who) for offer in offers]
+
     try:
-        await services.open(works=False)
+        await services.open(works=False, chosen=choose)
         yield services
     finally:
         await services.close()

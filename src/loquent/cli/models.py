@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import tomllib
+from collections.abc import Awaitable, Callable
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
 import typer
 
-from loquent.domain.errors import Invalid, NotFound
+from loquent.domain.errors import Invalid, Misconfigured, NotFound, Unavailable
 
 if TYPE_CHECKING:
     from loquent.domain.models import Model
+    from loquent.domain.principals import Principal
+    from loquent.services.models import Offer
+    from loquent.services.registry import Registry
     from loquent.settings import Settings
 
 app = typer.Typer(help="What callers may name, and the weights of the models that run here.", no_args_is_help=True)
@@ -31,12 +36,11 @@ def list_models(
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line for each model.")] = False,
 ) -> None:
     """Say what callers may name: what each can do, costs, and whether its weights are here."""
-    from loquent.wiring import build_models, load_settings
+    from loquent.cli.inside import run
+    from loquent.wiring import load_settings
 
     settings = load_settings()
-    offered = build_models(settings)
-    roles = {"answers": offered.default, "summaries": offered.summary}
-    rows = [_row(row, settings, [role for role, name in roles.items() if name == row.name]) for row in offered.rows()]
+    rows = run(_rows(settings))
     if as_json:
         for row in rows:
             typer.echo(json.dumps(row, ensure_ascii=False))
@@ -44,14 +48,37 @@ def list_models(
         _show(rows)
 
 
-def _row(model: Model, settings: Settings, roles: list[str]) -> dict[str, Any]:
+async def _rows(settings: Settings) -> list[dict[str, Any]]:
+    """Those of the settings, and those that were added; where the store is away, a word about these."""
+    from loquent.cli.inside import opened
+    from loquent.cli.terminal import say
+    from loquent.wiring import build_models
+
+    try:
+        async with opened(settings) as services:
+            models, offered = services.models, services.registry.offered()
+            for each in services.registry.left_out():
+                say(f"loquent: the added model {each.record.name} cannot be used: {each.problem}")
+    except Unavailable as away:
+        say(f"loquent: {away.message}; these are the models of the settings alone")
+        models = build_models(settings)
+        offered = list(models.offers.values())
+    roles = {"answers": models.default, "summaries": models.summary, "images": models.image}
+    return [_row(each, settings, [role for role, name in roles.items() if name == each.model.name]) for each in offered]
+
+
+def _row(offer: Offer, settings: Settings, roles: list[str]) -> dict[str, Any]:
+    model = offer.model
     return {
         "name": model.name,
+        "source": "added" if offer.is_added else "settings",
         "engine": model.engine,
         "abilities": sorted(model.abilities),
         "context": model.context,
         "price": {"input": model.price.input / 1_000_000, "output": model.price.output / 1_000_000},
         "weights": _weights(model, settings),
+        "users": list(model.users),
+        "fallback": list(model.fallback),
         "default_for": roles,
     }
 
@@ -71,19 +98,78 @@ def _show(rows: list[dict[str, Any]]) -> None:
 
     from loquent.cli.terminal import console
 
-    table = Table("name", "engine", "abilities", "context", "price", "weights", "default for", box=SIMPLE_HEAD)
+    names = ("name", "source", "engine", "abilities", "context", "price", "weights", "users", "fallback", "default for")
+    table = Table(*names, box=SIMPLE_HEAD)
     for row in rows:
         price = f"{row['price']['input']:g} in, {row['price']['output']:g} out"
         table.add_row(
             row["name"],
+            row["source"],
             row["engine"],
             ", ".join(row["abilities"]),
             f"{row['context']:,}" if row["context"] else "its own",
             price if any(row["price"].values()) else "none",
             row["weights"] or "needs none",
+            ", ".join(row["users"]) or "all",
+            ", ".join(row["fallback"]) or "none",
             ", ".join(row["default_for"]),
         )
     console().print(table)
+
+
+@app.command()
+def add(
+    file: Annotated[
+        Path,
+        typer.Argument(help="A TOML file of rows, [[model]] each, as LOQUENT_MODELS names one.", show_default=False),
+    ],
+) -> None:
+    """Add models to this deployment's store. Servers that run on it offer them within a second or so."""
+    from loquent.cli.inside import run
+
+    try:
+        document = tomllib.loads(file.read_text("utf-8"))
+    except OSError as error:
+        raise NotFound(f"{file} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise Invalid(f"{file} is not TOML: {error}") from None
+    if set(document) != {"model"} or not isinstance(document["model"], list):
+        raise Invalid(f"{file} takes rows that begin with [[model]] and nothing else")
+
+    async def put(registry: Registry) -> None:
+        for row in document["model"]:
+            typer.echo(f"added {await registry.add(_operator(), row)}")
+
+    run(_changed(put))
+
+
+@app.command()
+def remove(
+    name: Annotated[str, typer.Argument(help="A model that was added: by its name.", show_default=False)],
+) -> None:
+    """Remove a model that was added. Rows of the settings are removed there."""
+    from loquent.cli.inside import run
+
+    run(_changed(lambda registry: registry.remove(_operator(), name)))
+    typer.echo(f"removed {name}")
+
+
+async def _changed(change: Callable[[Registry], Awaitable[None]]) -> None:
+    from loquent.cli.inside import opened
+    from loquent.wiring import load_settings
+
+    settings = load_settings()
+    if settings.store_url.startswith("memory"):
+        raise Misconfigured("LOQUENT_STORE holds memory: what is changed now would be gone with this command")
+    async with opened(settings) as services:
+        await change(services.registry)
+
+
+def _operator() -> Principal:
+    """Who has a shell here, and so needs no account."""
+    from loquent.domain.principals import DEFAULT_TENANT, Principal
+
+    return Principal(DEFAULT_TENANT, "operator", "operator", is_admin=True)
 
 
 @app.command()

@@ -105,7 +105,9 @@ async def _summarize(
     from loquent.cli.terminal import paused, progress, say
 
     all_well = True
-    async with opened(settings, lambda models: models.pick_for_summary(wish.model)) as services:
+    async with opened(
+        settings, lambda models, who: models.pick_for_summary(wish.model, who), as_user=as_user
+    ) as services:
         who = await principal(services, as_user)
         await loaded(*services.models.offers.values())
         with progress() as bar:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from loquent.domain.errors import Invalid, Misconfigured
+
+if TYPE_CHECKING:
+    from loquent.domain.users import User
+    from loquent.services.accounts import Accounts
 
 PAGE = 100
 app = typer.Typer(help="The accounts of this deployment.", no_args_is_help=True)
@@ -25,10 +30,11 @@ def add(
     password_stdin: Annotated[
         bool, typer.Option("--password-stdin", help="Read the password from standard input, to its first line's end.")
     ] = False,
+    admin: Annotated[bool, typer.Option("--admin", help="Make an administrator, who may change the models.")] = False,
 ) -> None:
     """Make an account. The password is asked for, twice; it is never an argument, where others could see it."""
     from loquent.cli.inside import opened, run
-    from loquent.domain.users import check_credentials
+    from loquent.domain.users import ADMIN, USER, check_credentials
     from loquent.wiring import load_settings
 
     settings = load_settings()
@@ -40,9 +46,10 @@ def add(
 
     async def register() -> str:
         async with opened(settings) as services:
-            return (await services.accounts.register(username, password, email)).id
+            role = ADMIN if admin else USER
+            return (await services.accounts.register(username, password, email, role=role)).id
 
-    typer.echo(f"added {username} ({run(register())})")
+    typer.echo(f"added {username} ({run(register())}){' as an administrator' if admin else ''}")
 
 
 @app.command("list")
@@ -59,7 +66,7 @@ def list_users() -> None:
                 page = await services.accounts.page(limit=PAGE, after=after)
                 for user in page.items:
                     state = "active" if user.is_active else "disabled"
-                    typer.echo(f"{user.id}  {iso(user.created_at)[:10]}  {state:8}  {user.username}")
+                    typer.echo(f"{user.id}  {iso(user.created_at)[:10]}  {state:8}  {user.role:5}  {user.username}")
                 if not page.more:
                     return
                 after = page.items[-1].id
@@ -70,25 +77,41 @@ def list_users() -> None:
 @app.command()
 def disable(username: Annotated[str, typer.Argument(help="Who may not log in any more.")]) -> None:
     """Let somebody log in no more. Tokens that were given are good until they expire."""
-    _set_active(username, is_active=False)
+    _change(username, lambda accounts: accounts.set_active(username, is_active=False), "disabled")
 
 
 @app.command()
 def enable(username: Annotated[str, typer.Argument(help="Who may log in again.")]) -> None:
     """Let somebody log in again."""
-    _set_active(username, is_active=True)
+    _change(username, lambda accounts: accounts.set_active(username, is_active=True), "enabled")
 
 
-def _set_active(username: str, *, is_active: bool) -> None:
+@app.command()
+def promote(username: Annotated[str, typer.Argument(help="Who becomes an administrator.")]) -> None:
+    """Make somebody an administrator, from their next login on."""
+    from loquent.domain.users import ADMIN
+
+    _change(username, lambda accounts: accounts.set_role(username, ADMIN), "promoted")
+
+
+@app.command()
+def demote(username: Annotated[str, typer.Argument(help="Who is an administrator no more.")]) -> None:
+    """Take that away again, at once."""
+    from loquent.domain.users import USER
+
+    _change(username, lambda accounts: accounts.set_role(username, USER), "demoted")
+
+
+def _change(username: str, change: Callable[[Accounts], Awaitable[User]], done: str) -> None:
     from loquent.cli.inside import opened, run
     from loquent.wiring import load_settings
 
-    async def change() -> None:
+    async def apply() -> None:
         async with opened(load_settings()) as services:
-            await services.accounts.set_active(username, is_active=is_active)
+            await change(services.accounts)
 
-    run(change())
-    typer.echo(f"{'enabled' if is_active else 'disabled'} {username}")
+    run(apply())
+    typer.echo(f"{done} {username}")
 
 
 def _asked() -> str:

@@ -199,6 +199,10 @@ class Fenced(LoquentError):
 
 
 class Misconfigured(LoquentError):
-    """A setting cannot be used: the start stops with this one line."""
+    """A setting cannot be used: the start stops with this one line. ``field``: of a row, where that is known."""
 
     code = "misconfigured"
+
+    def __init__(self, message: str, *, field: str = "") -> None:
+        super().__init__(message)
+        self.field = field

@@ -16,6 +16,7 @@ Networks = tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
 
 SECRET_BYTES = 32
 MAKE_SECRET = "python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"  # noqa: S105  (a command)
+BYTES = {"": 1, "b": 1, "kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30, "tb": 1 << 40}
 UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 YES, NO = frozenset(("1", "true", "yes", "on")), frozenset(("0", "false", "no", "off"))
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
@@ -65,16 +66,22 @@ def one_of(*values: str) -> Kind:
     return Kind("one of " + ", ".join(values), read)
 
 
-def url(*schemes: str) -> Kind:
-    """A URL that names a backend by its scheme; a driver behind a plus sign is allowed (``sqlite+aiosqlite:``)."""
+def url(*schemes: str, word: str = "") -> Kind:
+    """A URL that names a backend by its scheme; a driver behind a plus sign is allowed (``sqlite+aiosqlite:``).
+
+    ``word``: what may stand in place of one.
+    """
 
     def read(text: str) -> str:
+        if word and text.lower() == word:
+            return word
         scheme, colon, _ = text.partition(":")
         if not colon or scheme.lower().partition("+")[0] not in schemes:
             raise ValueError
         return text
 
-    return Kind("a URL that begins with " + " or ".join(f"{scheme}:" for scheme in schemes), read, schemes)
+    takes = "a URL that begins with " + " or ".join(f"{scheme}:" for scheme in schemes)
+    return Kind(f"{word}, or {takes}" if word else takes, read, schemes)
 
 
 def _text(text: str) -> str:
@@ -122,6 +129,13 @@ def _windows(text: str) -> Windows:
     return tuple(found)
 
 
+def _size(text: str) -> int:
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,3})?) *([kmgt]?b)?", text.lower())
+    if not match:
+        raise ValueError
+    return int(float(match[1]) * BYTES[match[2] or ""])
+
+
 def _names(text: str) -> tuple[str, ...]:
     """Names parted by commas; a JSON-like list, as some frameworks write it, is read too."""
     return tuple(filter(None, (part.strip(" \"'[]") for part in text.split(","))))
@@ -135,6 +149,16 @@ def _hosts(text: str) -> tuple[str, ...]:
     if any(re.search(r"[/@*]", name) and name != "*" for name in found):
         raise ValueError
     return tuple(f"[{name}]" if ":" in name and not name.startswith("[") else name for name in found if name)
+
+
+def _key_hosts(text: str) -> tuple[tuple[str, str], ...]:
+    found = []
+    for part in _names(text):
+        name, _, host = (each.strip() for each in part.partition("="))
+        if not re.fullmatch(r"[A-Za-z_]\w*", name) or not re.fullmatch(r"[\w.-]+|\[?[0-9a-fA-F:.]+\]?", host):
+            raise ValueError
+        found.append((name, host.strip("[]").rstrip(".").lower()))
+    return tuple(found)
 
 
 def _level(text: str) -> str:
@@ -172,8 +196,10 @@ FILE = Kind("the path of a file that exists", _file)
 FOLDER = Kind("a folder, made where it is missing", _folder)
 SECRET = Kind(f"at least {SECRET_BYTES} bytes; make one with: {MAKE_SECRET}", _secret)
 WINDOWS = Kind("counts in windows, like 10/minute, 100/hour; or off", _windows)
+SIZE = Kind("a size in bytes, or like 512MB, 1.5GB", _size)
 NAMES = Kind("names parted by commas", _names)
 HOSTS = Kind("host names parted by commas; .example.org is all within it, * is any", _hosts)
+KEY_HOSTS = Kind("variables with the hosts of their keys, like OPENROUTER_API_KEY=openrouter.ai", _key_hosts)
 LEVEL = Kind("one of " + ", ".join(LEVELS), _level)
 LOGGERS = Kind("loggers with their levels, like loquent.runner=DEBUG, loquent.sql=DEBUG", _levels)
 NETWORKS = Kind("addresses and networks, like 10.0.0.1, 192.168.0.0/16, fd00::/8", _networks)

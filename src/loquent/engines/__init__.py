@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 from loquent.domain.errors import Misconfigured
 from loquent.domain.models import Model
@@ -28,6 +30,9 @@ ENGINES: Mapping[str, str] = {
 EXTRAS: Mapping[str, str] = {"llama": "llama", "transformers": "transformers", "ocr": "ocr"}
 """The engines that need more than the plain install, and the extra that brings it."""
 
+HOMES: Mapping[str, str] = {"anthropic": "https://api.anthropic.com", "transformers": "https://huggingface.co"}
+"""Where an engine calls, with a row's key, when the row names no URL; transformers calls nowhere else."""
+
 PACKAGES: Mapping[str, tuple[str, ...]] = {"ocr": ("rapidocr", "onnxruntime", "PIL")}
 """What such an engine imports, where it imports it in a process of its own."""
 
@@ -40,7 +45,21 @@ class Options:
     slots: int = 4  # answers that an embedded model works on at once
     threads: int | None = None  # of an embedded model; None: it chooses
     context: int = 8192  # tokens for each slot of an embedded model
-    keys: Mapping[str, str] = field(default_factory=dict, repr=False)  # environment variable -> secret
+    memory: int | None = None  # bytes that embedded models take together; 0: any; None: a share of the machine's
+    at_start: Callable[[str], bool] = lambda name: True  # whether the row of that name is loaded before it is asked
+    keys: Mapping[str, str] = field(default_factory=dict, repr=False)  # a row's key_env or key_file -> the secret
+    shared: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)  # what rows of one engine share
+
+    def key_of(self, model: Model) -> str:
+        """The secret that goes with a row; empty where there is none."""
+        return self.keys.get(model.key_env or model.key_file or "", "")
+
+
+def host_of(model: Model) -> str:
+    """The host that a row's key goes to; empty where its engine calls nobody."""
+    home = HOMES.get(model.engine, "")
+    url = home if model.engine == "transformers" else model.url or home
+    return (urlsplit(url).hostname or "").rstrip(".")
 
 
 def is_installed(engine: str) -> bool:
@@ -51,7 +70,9 @@ def is_installed(engine: str) -> bool:
 def connect(model: Model, options: Options) -> Engine:
     """The engine of this row, not yet opened. Raises Misconfigured where it is unknown or not installed."""
     if model.engine not in ENGINES:
-        raise Misconfigured(f"model {model.name}: engine {model.engine!r} is not one of {', '.join(ENGINES)}")
+        raise Misconfigured(
+            f"model {model.name}: engine {model.engine!r} is not one of {', '.join(ENGINES)}", field="engine"
+        )
     module, _, name = ENGINES[model.engine].partition(":")
     try:
         engine: Engine = getattr(import_module(module), name)(model, options)
@@ -60,6 +81,7 @@ def connect(model: Model, options: Options) -> Engine:
             raise  # a broken install, not a missing extra
         raise Misconfigured(
             f"model {model.name}: engine {model.engine} needs {missing.name or 'a package'}, which is not installed: "
-            f'pip install "loquent[{EXTRAS[model.engine]}]"'
+            f'pip install "loquent[{EXTRAS[model.engine]}]"',
+            field="engine",
         ) from missing
     return engine

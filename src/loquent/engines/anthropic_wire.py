@@ -1,6 +1,6 @@
-"""Anthropic's Messages wire as an engine reads it: an answer, a stream of events, and a refusal in our own terms.
+"""Anthropic's Messages wire as an engine reads it: an answer, and a stream of events.
 
-Source: https://platform.claude.com/docs/en/build-with-claude/streaming, handling-stop-reasons beside it; api/errors.
+Source: https://platform.claude.com/docs/en/build-with-claude/streaming, handling-stop-reasons beside it.
 """
 
 from __future__ import annotations
@@ -10,11 +10,18 @@ from typing import Any
 
 import msgspec
 
-from loquent.domain.errors import ContextOverflow, EngineBusy, EngineFailed, LoquentError
+from loquent.domain.errors import EngineFailed
 from loquent.domain.usage import Usage
+from loquent.engines.anthropic_refusals import refusal
 from loquent.engines.events import Events, payload_of
-from loquent.engines.refusals import UNREADABLE, meaning, retry_after, spent, told
-from loquent.ports.engine import Chunk
+from loquent.engines.refusals import UNREADABLE
+from loquent.ports.engine import CallPiece, Chunk
+
+
+class Details(msgspec.Struct):
+    """What the tokens of the answer were for."""
+
+    thinking_tokens: int | None = None
 
 
 class Tokens(msgspec.Struct):
@@ -24,6 +31,7 @@ class Tokens(msgspec.Struct):
     cache_creation_input_tokens: int | None = None
     cache_read_input_tokens: int | None = None
     output_tokens: int | None = None
+    output_tokens_details: Details | None = None
 
     def over(self, before: Tokens | None) -> Tokens:
         """These, and those that came before where these say nothing."""
@@ -34,15 +42,24 @@ class Tokens(msgspec.Struct):
 
     def usage(self) -> Usage:
         """In our own form. ``input_tokens`` are only those that no cache had or took: the prompt is all three."""
-        read = (self.input_tokens, self.cache_creation_input_tokens, self.cache_read_input_tokens)
-        return Usage(sum(max(0, count or 0) for count in read), max(0, self.output_tokens or 0))
+        cached = max(0, self.cache_read_input_tokens or 0)
+        new = max(0, self.input_tokens or 0) + max(0, self.cache_creation_input_tokens or 0)
+        details = self.output_tokens_details
+        thought = max(0, details.thinking_tokens or 0) if details is not None else 0
+        said = max(0, self.output_tokens or 0)
+        return Usage(new + cached, said, cached_tokens=cached, reasoning_tokens=min(thought, said))
 
 
 class Block(msgspec.Struct):
-    """A part of the answer: text, or something that is not for the caller (thinking, a call of a tool)."""
+    """A part of the answer, or the next piece of one: text, thinking or the call of a tool, which ``type`` says."""
 
     type: str = ""
     text: str = ""
+    thinking: str = ""
+    id: str = ""
+    name: str = ""
+    input: msgspec.Raw = msgspec.Raw(b"{}")
+    partial_json: str = ""
 
 
 class Answer(msgspec.Struct):
@@ -67,15 +84,23 @@ class Started(msgspec.Struct):
 
 
 class BlockStarted(msgspec.Struct):
-    """content_block_start: its text is empty as a rule."""
+    """content_block_start: what it holds is empty as a rule."""
 
     content_block: Block
+    index: int = 0
 
 
 class Piece(msgspec.Struct):
     """content_block_delta."""
 
     delta: Block
+    index: int = 0
+
+
+class BlockStopped(msgspec.Struct):
+    """content_block_stop."""
+
+    index: int = 0
 
 
 class Changed(msgspec.Struct):
@@ -91,6 +116,7 @@ read_event: Mapping[str, Any] = {
     "message_start": msgspec.json.Decoder(Started).decode,
     "content_block_start": msgspec.json.Decoder(BlockStarted).decode,
     "content_block_delta": msgspec.json.Decoder(Piece).decode,
+    "content_block_stop": msgspec.json.Decoder(BlockStopped).decode,
     "message_delta": msgspec.json.Decoder(Changed).decode,
 }
 
@@ -106,24 +132,57 @@ def answer(data: bytes, content_type: str, name: str, *, secret: str = "") -> Ch
         raise refusal(0, {}, data, name, secret=secret)
     if kind.type != "message":
         raise EngineFailed(unreadable)
-    text = "".join(block.text for block in said.content if block.type == "text")
-    return Chunk(text, why(said.stop_reason), said.usage.usage() if said.usage is not None else None)
+    called = [block for block in said.content if block.type == "tool_use"]
+    return Chunk(
+        "".join(block.text for block in said.content if block.type == "text"),
+        why(said.stop_reason),
+        said.usage.usage() if said.usage is not None else None,
+        calls=tuple(begun(number, block, name, taken_by(block, name)) for number, block in enumerate(called)),
+        reasoning="".join(block.thinking for block in said.content if block.type == "thinking"),
+    )
+
+
+def begun(number: int, block: Block, name: str, arguments: str = "") -> CallPiece:
+    """The first piece of a call."""
+    if not block.id or not block.name:
+        raise EngineFailed(f"model {name}: the engine calls a tool that it does not name")
+    return CallPiece(number, block.id, block.name, arguments)
+
+
+def taken_by(block: Block, name: str) -> str:
+    """The arguments of a call, as they came: they are JSON already."""
+    try:
+        arguments = bytes(block.input).decode()
+    except UnicodeDecodeError as broken:
+        raise EngineFailed(f"model {name}: the arguments of a call cannot be read") from broken
+    return "{}" if arguments == "null" else arguments
+
+
+REASONS: Mapping[str, str] = {
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "pause_turn": "length",  # there would be more of it
+    "tool_use": "tool_calls",
+    "refusal": "content_filter",
+}
 
 
 def why(reason: str | None) -> str | None:
     """The finish reason in our own terms."""
-    if reason is None:
-        return None
-    return "length" if reason in ("max_tokens", "model_context_window_exceeded") else "stop"
+    return None if reason is None else REASONS.get(reason, "stop")
 
 
 class Streamed(Events):
-    """One streamed answer: its events in, its text out. The usage is what the last counts come to."""
+    """One streamed answer: its events in, what they say out. The usage is what the last counts come to."""
 
-    _counted: Tokens | None = None
+    def __init__(self, name: str, secret: str = "") -> None:
+        super().__init__(name, secret)
+        self._counted: Tokens | None = None
+        self._calls = 0
+        self._open: dict[int, tuple[int, str]] = {}  # block -> which call it is, and what it takes if no more comes
 
     def _chunk(self, blocks: list[bytes]) -> Chunk | None:
-        text, reason = "", None
+        said = Chunk()
         for block in blocks:
             payload = payload_of(block)
             if not payload:
@@ -132,18 +191,46 @@ class Streamed(Events):
             if kind == "message_stop":
                 self.is_over = True
                 break
-            if isinstance(event, Piece):
-                text += event.delta.text if event.delta.type == "text_delta" else ""
-            elif isinstance(event, BlockStarted):
-                text += event.content_block.text if event.content_block.type == "text" else ""
-            elif isinstance(event, Started):
-                self._count(event.message.usage)
-            elif isinstance(event, Changed):
-                self._count(event.usage)
-                if event.delta.stop_reason is not None and not self._is_finished:
-                    self._is_finished = True
-                    reason = why(event.delta.stop_reason)
-        return Chunk(text, reason) if text or reason else None
+            if event is not None:
+                self._hear(event, said)
+        return said if said.text or said.finish_reason or said.calls or said.reasoning else None
+
+    def _hear(self, event: Any, said: Chunk) -> None:
+        """Add to ``said`` what one event says."""
+        if isinstance(event, Piece):
+            delta = event.delta
+            if delta.type == "text_delta":
+                said.text += delta.text
+            elif delta.type == "thinking_delta":
+                said.reasoning += delta.thinking
+            elif delta.type == "input_json_delta" and delta.partial_json and event.index in self._open:
+                number, _ = self._open[event.index]
+                self._open[event.index] = number, ""
+                said.calls += (CallPiece(number, arguments=delta.partial_json),)
+        elif isinstance(event, BlockStarted):
+            self._begin(event.index, event.content_block, said)
+        elif isinstance(event, BlockStopped):
+            number, left = self._open.pop(event.index, (0, ""))
+            if left:  # none of it came in pieces: so it is where a tool takes nothing
+                said.calls += (CallPiece(number, arguments=left),)
+        elif isinstance(event, Started):
+            self._count(event.message.usage)
+        else:
+            self._count(event.usage)
+            if event.delta.stop_reason is not None and not self._is_finished:
+                self._is_finished = True
+                said.finish_reason = why(event.delta.stop_reason)
+
+    def _begin(self, index: int, block: Block, said: Chunk) -> None:
+        self._open.pop(index, None)
+        if block.type == "text":
+            said.text += block.text
+        elif block.type == "thinking":
+            said.reasoning += block.thinking
+        elif block.type == "tool_use":
+            said.calls += (begun(self._calls, block, self._name),)
+            self._open[index] = self._calls, taken_by(block, self._name)
+            self._calls += 1
 
     def _event(self, payload: bytes) -> tuple[str, Any]:
         try:
@@ -159,70 +246,3 @@ class Streamed(Events):
         if tokens is not None:
             self._counted = tokens.over(self._counted)
             self.usage = self._counted.usage()
-
-
-STATUSES: Mapping[str, int] = {
-    "invalid_request_error": 400,
-    "authentication_error": 401,
-    "billing_error": 402,
-    "permission_error": 403,
-    "not_found_error": 404,
-    "request_too_large": 413,
-    "rate_limit_error": 429,
-    "api_error": 500,
-    "timeout_error": 504,
-    "overloaded_error": 529,
-}
-"""The status that goes with each type of error (api/errors): inside a stream there is only the type."""
-
-FIELDS: Mapping[str, str] = {
-    "output_config": "response_format",
-    "stop_sequences": "stop",
-    "max_tokens": "max_tokens",
-    "temperature": "temperature",
-    "top_p": "top_p",
-    "messages": "messages",
-}
-"""What a refusal speaks of, and what we call it."""
-
-
-def refusal(status: int, headers: Mapping[bytes, bytes], body: bytes, name: str, *, secret: str = "") -> LoquentError:
-    """What an engine's refusal means in our own terms; status 0: an error inside an answer that began well."""
-    words, kind, code = fault_of(body)
-    if secret:
-        words = words.replace(secret, "…")
-    status = status or STATUSES.get(kind, 0)
-    # There is no code for these, so the words are all there is to know them by.
-    if status == 400 and ("prompt is too long" in words or "exceed context limit" in words):
-        return ContextOverflow(told(status, words, name), field="messages")
-    is_spent = code.endswith("spend_limit_reached") or "credit balance" in words or "API usage limits" in words
-    if status == 402 or (status in (400, 429) and is_spent):
-        return spent(name)
-    if status == 529:
-        return EngineBusy(told(status, words, name), retry_after=retry_after(headers))
-    field = next((ours for theirs, ours in FIELDS.items() if theirs in words), "")
-    return meaning(status, words, headers, name, field=field)
-
-
-class Fault(msgspec.Struct):
-    """An error: its type, its words, and sometimes a code that is finer than the type."""
-
-    type: str = ""
-    message: str = ""
-    details: Any = None
-
-
-class Refused(msgspec.Struct):
-    """The body of a refusal, and the data of an ``error`` event."""
-
-    error: Fault
-
-
-def fault_of(body: bytes) -> tuple[str, str, str]:
-    """The words, type and code of an error; empty where it has another form, as of a proxy on the way."""
-    try:
-        fault = msgspec.json.decode(body, type=Refused).error
-    except UNREADABLE:
-        return "", "", ""
-    code = fault.details.get("error_code") if isinstance(fault.details, dict) else None
-    return fault.message, fault.type, code if isinstance(code, str) else ""

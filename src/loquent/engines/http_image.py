@@ -52,7 +52,8 @@ class HttpImage(Remote):
         url = self._model.url
         if not url:
             raise Misconfigured(
-                f"model {self._model.name}: engine http_image needs a url, such as https://host/predict"
+                f"model {self._model.name}: engine http_image needs a url, such as https://host/predict",
+                field="url",
             )
         parts = urlsplit(url)
         self.listing = "/" if parts.path in ("", "/") or parts.path.endswith("/") else ""

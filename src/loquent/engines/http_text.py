@@ -34,7 +34,8 @@ class HttpText(Remote):
 
     def _place(self) -> tuple[str, Mapping[str, str]]:
         if not self._model.url:
-            raise Misconfigured(f"model {self._model.name}: engine http_text needs a url, such as https://host")
+            said = f"model {self._model.name}: engine http_text needs a url, such as https://host"
+            raise Misconfigured(said, field="url")
         return self._model.url, {"Authorization": f"Bearer {self._key}"} if self._key else {}
 
     def _path(self, ask: Ask) -> str:

@@ -1,4 +1,4 @@
-"""What llama.cpp is asked, in its own words, and what its answers mean in ours."""
+"""What llama.cpp is asked, in its own words."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from loquent.domain.errors import ContextOverflow, EngineFailed, Invalid, LoquentError, ModelLoading
-from loquent.domain.requests import Message
-from loquent.domain.usage import Usage
+from loquent.domain.errors import Invalid
+from loquent.domain.requests import NONE, Message
+from loquent.engines import llama_tools
+from loquent.engines.llama_pictures import data_url
 from loquent.engines.llama_schema import grammar
-from loquent.ports.engine import Ask, Chunk
+from loquent.ports.engine import Ask
 
 FEW_SHOT = "few-shot"
 SEEDS = 2**32 - 1  # the last one means "any" to llama.cpp
 UNREPEATED = {"repeat_penalty": 1.1, "repeat_last_n": 256}  # small models go round in circles
-JSON_STARTS = frozenset('{["-0123456789tfn')
 
 INTRODUCTION = "A conversation between a user and a helpful assistant. The assistant's answers are short and true."
 EXAMPLES = (
@@ -33,13 +33,22 @@ class Request:
     """One call of llama.cpp."""
 
     chat: bool
-    body: bytes  # JSON
-    constrained: bool  # a grammar holds
+    body: dict[str, Any]
+    constrained: bool  # a grammar holds for the whole answer
     few_shot: bool
+    calls: bool = False  # an answer that begins with a brace is a call of a tool
+    logprobs: int | None = None  # so many others for each token
+
+    def wire(self, scales: list[dict[str, Any]]) -> bytes:
+        """The body as JSON, with what it takes of each adapter in memory. Raises Invalid."""
+        try:
+            return json.dumps({**self.body, "lora": scales} if scales else self.body, ensure_ascii=False).encode()
+        except UnicodeEncodeError as lone:
+            raise Invalid("the text holds half a character (a lone surrogate)") from lone
 
 
-def request(ask: Ask) -> Request:
-    """The call for this ask. Raises Invalid."""
+def request(ask: Ask, *, knows_tools: bool = False) -> Request:
+    """The call for this ask; ``knows_tools``: the model was taught to call them. Raises Invalid."""
     wanted = ask.parameters
     few_shot = bool(ask.messages) and ask.model.template == FEW_SHOT
     body: dict[str, Any] = {
@@ -56,92 +65,70 @@ def request(ask: Ask) -> Request:
         body["top_p"] = wanted.top_p
     if wanted.seed is not None:
         body["seed"] = wanted.seed % SEEDS
-    if wanted.response_format is None:
-        body |= UNREPEATED
     held = grammar(wanted.response_format) if wanted.response_format is not None else None
     if held is not None:
         body["grammar"] = held
+    elif wanted.response_format is None and not ask.tools:
+        body |= UNREPEATED
     chat = bool(ask.messages) and not few_shot
+    if wanted.logprobs is not None:
+        body |= {"logprobs": True, "top_logprobs": wanted.logprobs or 1} if chat else {"logprobs": wanted.logprobs or 1}
+    if wanted.reasoning_effort is not None and chat:
+        effort = wanted.reasoning_effort
+        body["chat_template_kwargs"] = {"enable_thinking": effort != "none", "reasoning_effort": effort}
+    calls = False
     if chat:
-        body["messages"] = [{"role": each.role, "content": each.content} for each in ask.messages]
+        calls = _chat(ask, body, knows_tools=knows_tools)
     else:
+        if ask.tools and ask.tool_choice != NONE:
+            raise Invalid("tools are for chats with a model that has a chat template", field="tools")
         body["prompt"] = conversation(ask.messages) if few_shot else ask.prompt or ""
-    try:
-        return Request(chat, json.dumps(body, ensure_ascii=False).encode(), held is not None, few_shot)
-    except UnicodeEncodeError as lone:
-        raise Invalid("the text holds half a character (a lone surrogate)") from lone
+    constrained = held is not None or (calls and llama_tools.is_forced(ask))
+    return Request(chat, body, constrained, few_shot, calls, wanted.logprobs)
+
+
+def _chat(ask: Ask, body: dict[str, Any], *, knows_tools: bool) -> bool:
+    """Put the messages and tools into the body; whether calls come as JSON that a grammar holds."""
+    messages: Sequence[Message] = ask.messages
+    has_calls = any(each.calls or each.call_id for each in messages)
+    if has_calls and not knows_tools:
+        messages = llama_tools.retold(messages)
+    is_held = False
+    if ask.tools and ask.tool_choice != NONE:
+        if "grammar" in body:
+            raise Invalid("this engine cannot offer tools and keep to a response_format", field="response_format")
+        is_held = llama_tools.is_forced(ask) or not knows_tools
+        if is_held:
+            messages = llama_tools.explained(messages, ask.tools)
+            body["grammar"] = llama_tools.call_grammar(ask)
+        else:
+            body["tools"] = llama_tools.offered(ask)
+            if ask.parallel_calls is not None:
+                body["parallel_tool_calls"] = ask.parallel_calls
+    body["messages"] = [_message(each, ask) for each in messages]
+    return is_held
+
+
+def _message(message: Message, ask: Ask) -> dict[str, Any]:
+    said: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.pictures:
+        if ask.model.projector is None:
+            raise Invalid(f"the model {ask.model.name!r} sees no pictures: it has no projector", field="messages")
+        shown = [{"type": "image_url", "image_url": {"url": data_url(each)}} for each in message.pictures]
+        said["content"] = [*shown, *([{"type": "text", "text": message.content}] if message.content else [])]
+    if message.calls:
+        said["tool_calls"] = list(map(llama_tools.wire_call, message.calls))
+    if message.call_id:
+        said["tool_call_id"] = message.call_id
+    return said
 
 
 def conversation(messages: Sequence[Message]) -> str:
-    """Messages as a text that a base model, which knows no chat, goes on from as the assistant."""
+    """Messages as a text that a base model, which knows no chat, goes on from as the assistant. Raises Invalid."""
+    if any(each.pictures for each in messages):
+        raise Invalid("a base model sees no pictures", field="messages")
+    messages = llama_tools.retold(messages)
     said = [each.content for each in messages if each.role == "system"] or [INTRODUCTION]
     turns = [*EXAMPLES, *(each for each in messages if each.role != "system")]
     lines = [f"{SPEAKERS[each.role]}: {each.content}" for each in turns]
     return "\n\n".join([*said, *lines, f"{SPEAKERS['assistant']}:"])
-
-
-class Answer:
-    """Takes llama.cpp's events and gives chunks. Raises our errors, none of which carries the caller's text."""
-
-    def __init__(self, asked: Request, *, streamed: bool) -> None:
-        self._asked, self._streamed = asked, streamed
-        self._text: list[str] = []  # where it must be known whole
-        self._edge = ""  # white space that the few-shot form may have made
-        self._begun = False
-        self.finished = False
-
-    def take(self, event: dict[str, Any]) -> list[Chunk]:
-        """What an event brings."""
-        if "error" in event:
-            raise self._fault(event["error"])
-        chunks = []
-        for choice in event.get("choices", ()):
-            text = choice.get("text") or (choice.get("delta") or {}).get("content") or ""
-            if text and (text := self._clean(text)):
-                self._check_start(text)
-                if self._asked.constrained or not self._streamed:
-                    self._text.append(text)
-                if self._streamed:
-                    chunks.append(Chunk(text=text))
-            if reason := choice.get("finish_reason"):
-                chunks += self._end("length" if reason == "length" else "stop")
-        if used := event.get("usage"):
-            chunks.append(Chunk(usage=Usage(used["prompt_tokens"], used["completion_tokens"])))
-        return chunks
-
-    def _clean(self, text: str) -> str:
-        if not self._asked.few_shot:
-            return text
-        text = (self._edge + text) if self._begun else text.lstrip()
-        kept = text.rstrip()
-        self._edge = text[len(kept) :]
-        return kept
-
-    def _check_start(self, text: str) -> None:
-        """llguidance gives up silently on a schema it cannot follow: seen at the first letter, before it is sent."""
-        if self._asked.constrained and not self._begun and text[0] not in JSON_STARTS:
-            raise Invalid("response_format: the engine cannot follow this schema", field="response_format")
-        self._begun = True
-
-    def _end(self, reason: str) -> list[Chunk]:
-        self.finished = True
-        text = "".join(self._text)
-        if self._asked.constrained and reason == "stop":
-            try:
-                json.loads(text)
-            except (ValueError, RecursionError) as broken:
-                raise EngineFailed("the model's answer broke off inside its JSON") from broken
-        chunks = [] if self._streamed or not text else [Chunk(text=text)]
-        return [*chunks, Chunk(finish_reason=reason)]
-
-    def _fault(self, error: Any) -> LoquentError:
-        kind, code = (error.get("type"), error.get("code")) if isinstance(error, dict) else (None, None)
-        if kind == "exceed_context_size_error":
-            needed, room = error.get("n_prompt_tokens", "more"), error.get("n_ctx", "fewer")
-            return ContextOverflow(f"the input is {needed} tokens, and the model takes {room}, its answer among them")
-        if code == 400:
-            field = "response_format" if self._asked.constrained else ""
-            return Invalid("llama.cpp cannot do what is asked", field=field)
-        if code == 503:
-            return ModelLoading("the model is being loaded", retry_after=2)
-        return EngineFailed(f"llama.cpp failed: {kind or 'no reason given'}")

@@ -1,24 +1,27 @@
-"""Any server that speaks OpenAI's API: its chat and its completions, whole or streamed."""
+"""Any server that speaks OpenAI's API: its chat and its completions, whole or streamed, and its embeddings."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 
 from loquent.domain.errors import LoquentError, Misconfigured
 from loquent.domain.models import Model
-from loquent.engines import Options
-from loquent.engines.openai_wire import Body, Streamed, answer, encode, messages_of, refusal
+from loquent.engines import Options, openai_ask, openai_vectors
+from loquent.engines.openai_refusals import refusal
+from loquent.engines.openai_wire import Streamed, answer
 from loquent.engines.remote import Remote
 from loquent.ports.engine import Ask, Chunk
 
-WITH_USAGE = {"include_usage": True}
+MUCH = 262_144  # bytes of vectors, which take more than a millisecond to read: others have their turn meanwhile
 
 
 class OpenAI(Remote):
     """A remote model, by the row's ``url`` (ending in /v1), ``id`` and ``key_env``.
 
     Streams pass on as they come: each Chunk has the text and, in ``wire``, the events themselves, under the name that
-    callers know the model by, without usage and ``[DONE]``. Redirects are refused, so the key goes nowhere else.
+    callers know the model by, without usage and ``[DONE]``. A refusal in the model's own words is text. What it
+    thought goes back to the caller and never to the engine. Redirects are refused, so the key goes nowhere else.
     """
 
     listing = "/models"
@@ -30,29 +33,28 @@ class OpenAI(Remote):
 
     def _place(self) -> tuple[str, Mapping[str, str]]:
         if not self._model.url:
-            raise Misconfigured(f"model {self._model.name}: engine openai needs a url, such as https://host/v1")
+            said = f"model {self._model.name}: engine openai needs a url, such as https://host/v1"
+            raise Misconfigured(said, field="url")
         return self._model.url, {"Authorization": f"Bearer {self._key}"} if self._key else {}
 
     def _path(self, ask: Ask) -> str:
+        if ask.texts:
+            return "/embeddings"
         return "/chat/completions" if ask.prompt is None else "/completions"
 
     def _body(self, ask: Ask) -> bytes:
-        wanted, is_original = ask.parameters, self._is_original and ask.prompt is None
-        return encode(
-            Body(
-                model=self._model.id,
-                messages=messages_of(ask.messages) if ask.prompt is None else None,
-                prompt=ask.prompt,
-                max_tokens=None if is_original else wanted.max_tokens,
-                max_completion_tokens=wanted.max_tokens if is_original else None,
-                temperature=wanted.temperature,
-                top_p=wanted.top_p,
-                seed=wanted.seed,
-                stop=wanted.stop,
-                response_format=wanted.response_format,
-                stream=ask.streamed,
-                stream_options=WITH_USAGE if ask.streamed else None,
-            )
+        if ask.texts:
+            return openai_vectors.body(ask, self._model.id)
+        return openai_ask.body(ask, self._model.id, is_original=self._is_original)
+
+    async def _whole(self, ask: Ask) -> Chunk:
+        if not ask.texts:
+            return await super()._whole(ask)
+        body, content_type = await self._posted(ask)
+        if len(body) < MUCH:
+            return openai_vectors.answer(body, content_type, ask, self._model.name, secret=self._key)
+        return await asyncio.to_thread(
+            openai_vectors.answer, body, content_type, ask, self._model.name, secret=self._key
         )
 
     def _events(self, ask: Ask) -> Streamed:

@@ -1,60 +1,46 @@
-"""OpenAI's wire as an engine reads it: what is asked, an answer, a stream of events, and a refusal in our own terms."""
+"""OpenAI's wire as an engine reads it: an answer, and a stream of events, in our own terms."""
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from loquent.domain.errors import ContextOverflow, EngineFailed, LoquentError, ModelLoading
-from loquent.domain.requests import Message
+from loquent.domain.errors import EngineFailed
 from loquent.domain.usage import Usage
 from loquent.engines.events import Events, payload_of
-from loquent.engines.refusals import UNREADABLE, meaning, retry_after, spent, told
-from loquent.ports.engine import Chunk
-
-encode = msgspec.json.Encoder().encode
-
-
-class Body(msgspec.Struct, omit_defaults=True):
-    """What is asked, under OpenAI's names."""
-
-    model: str
-    messages: Sequence[Mapping[str, Any]] | None = None
-    prompt: str | None = None
-    max_tokens: int | None = None
-    max_completion_tokens: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    seed: int | None = None
-    stop: tuple[str, ...] = ()
-    response_format: Mapping[str, Any] | None = None
-    stream: bool = False
-    stream_options: Mapping[str, bool] | None = None
-
-
-def messages_of(messages: Sequence[Message]) -> list[Mapping[str, Any]]:
-    """Messages as OpenAI takes them: text alone, or in parts where there are pictures (data URLs)."""
-    return [_in_parts(each) if each.pictures else {"role": each.role, "content": each.content} for each in messages]
-
-
-def _in_parts(message: Message) -> Mapping[str, Any]:
-    parts: list[Mapping[str, Any]] = [{"type": "text", "text": message.content}] if message.content else []
-    for picture in message.pictures:
-        data = base64.b64encode(picture.data).decode("ascii")
-        parts.append({"type": "image_url", "image_url": {"url": f"data:{picture.media_type};base64,{data}"}})
-    return {"role": message.role, "content": parts}
-
+from loquent.engines.openai_ask import encode
+from loquent.engines.openai_logprobs import Logprobs
+from loquent.engines.openai_refusals import refusal
+from loquent.engines.refusals import UNREADABLE
+from loquent.ports.engine import CallPiece, Chunk
 
 # gc=False: these hold no cycles, and a stream makes three of them for each event.
 
 
+class Function(msgspec.Struct, gc=False):
+    """Which tool is called, and with what."""
+
+    name: str | None = None
+    arguments: str | None = None
+
+
+class Call(msgspec.Struct, gc=False):
+    """A call of a tool, or the next piece of one."""
+
+    index: int | None = None
+    id: str | None = None
+    function: Function = msgspec.field(default_factory=Function)
+
+
 class Said(msgspec.Struct, gc=False):
-    """A message, or the next piece of one."""
+    """A message, or the next piece of one. Thoughts have either name: DeepSeek's, or OpenRouter's, which vLLM took."""
 
     content: str | None = None
+    tool_calls: list[Call] | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    refusal: str | None = None
 
 
 class Choice(msgspec.Struct, gc=False):
@@ -64,6 +50,19 @@ class Choice(msgspec.Struct, gc=False):
     delta: Said | None = None
     text: str | None = None
     finish_reason: str | None = None
+    logprobs: Logprobs | None = None
+
+
+class PromptDetails(msgspec.Struct, gc=False):
+    """Of the prompt's tokens, those that count apart."""
+
+    cached_tokens: int | None = None
+
+
+class CompletionDetails(msgspec.Struct, gc=False):
+    """Of the answer's tokens, those that count apart."""
+
+    reasoning_tokens: int | None = None
 
 
 class Tokens(msgspec.Struct, gc=False):
@@ -71,10 +70,18 @@ class Tokens(msgspec.Struct, gc=False):
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    prompt_tokens_details: PromptDetails | None = None
+    completion_tokens_details: CompletionDetails | None = None
 
     def usage(self) -> Usage:
         """In our own form."""
-        return Usage(max(0, self.prompt_tokens or 0), max(0, self.completion_tokens or 0))
+        prompt, completion = self.prompt_tokens_details, self.completion_tokens_details
+        return Usage(
+            max(0, self.prompt_tokens or 0),
+            max(0, self.completion_tokens or 0),
+            cached_tokens=max(0, prompt.cached_tokens or 0) if prompt is not None else 0,
+            reasoning_tokens=max(0, completion.reasoning_tokens or 0) if completion is not None else 0,
+        )
 
 
 class Event(msgspec.Struct, gc=False):
@@ -99,19 +106,55 @@ def answer(data: bytes, content_type: str, name: str, *, secret: str = "") -> Ch
         ) from broken
     if event.error is not None:
         raise refusal(0, {}, data, name, secret=secret)
-    text, reason = "", None
+    chunk = Chunk(usage=event.usage.usage() if event.usage is not None else None)
     for choice in event.choices[:1]:
         said = choice.message
-        text = (said.content if said is not None else choice.text) or ""
-        reason = why(choice.finish_reason)
-    return Chunk(text, reason, event.usage.usage() if event.usage is not None else None)
+        chunk.text = (said.content if said is not None else choice.text) or ""
+        chunk.finish_reason = why(choice.finish_reason)
+        add(chunk, choice, said, Calls())
+    return chunk
+
+
+REASONS = {
+    "length": "length",
+    "max_tokens": "length",
+    "tool_calls": "tool_calls",
+    "function_call": "tool_calls",
+    "content_filter": "content_filter",
+}
 
 
 def why(reason: str | None) -> str | None:
     """The finish reason in our own terms."""
-    if reason is None:
-        return None
-    return "length" if reason in ("length", "max_tokens") else "stop"
+    return None if reason is None else REASONS.get(reason, "stop")
+
+
+class Calls:
+    """Which call each piece belongs to. Some servers number none of them, or give all the same number."""
+
+    def __init__(self) -> None:
+        self._ids: list[str] = []  # by our number
+        self._known: dict[int, int] = {}  # theirs -> ours
+
+    def piece(self, call: Call) -> CallPiece:
+        """The piece in our own form."""
+        told, id, name = call.index or 0, call.id or "", call.function.name or ""
+        at = self._known.get(told)
+        if at is None or (id and name and id != self._ids[at]):  # a new id and a name begin a new one
+            at = self._known[told] = len(self._ids)
+            self._ids.append(id)
+        return CallPiece(at, id, name, call.function.arguments or "")
+
+
+def add(chunk: Chunk, choice: Choice, said: Said | None, calls: Calls) -> None:
+    """What few answers have: thoughts, calls of tools, a refusal in the model's own words, how likely tokens were."""
+    if said is not None:
+        chunk.text += said.refusal or ""
+        chunk.reasoning += said.reasoning_content or said.reasoning or ""
+        if said.tool_calls:
+            chunk.calls += tuple(map(calls.piece, said.tool_calls))
+    if choice.logprobs is not None:
+        chunk.logprobs += choice.logprobs.told()
 
 
 class Streamed(Events):
@@ -126,9 +169,11 @@ class Streamed(Events):
         self._dialect = dialect
         self._said = ""  # the model's name as the engine says it, and the bytes that say it
         self._old = self._new = b""
+        self._calls: Calls | None = None
 
     def _chunk(self, blocks: list[bytes]) -> Chunk | None:
         text, reason, wire = "", None, b""
+        more: Chunk | None = None
         for block in blocks:
             payload = block[6:] if block.startswith(b"data: ") and b"\n" not in block else payload_of(block)
             if payload == b"[DONE]":  # kept back: the surface says it when the record is written
@@ -137,22 +182,43 @@ class Streamed(Events):
             if not payload:
                 continue
             event = self._event(payload)
-            for choice in event.choices[:1]:
-                piece = choice.delta.content if choice.delta is not None else choice.text
+            choices = event.choices
+            if choices:
+                choice = choices[0]
+                said = choice.delta
+                piece = said.content if said is not None else choice.text
                 if piece:
                     text += piece
+                if choice.logprobs is not None or (
+                    said is not None
+                    and (said.tool_calls or said.reasoning_content or said.reasoning or said.refusal) is not None
+                ):
+                    more = self._more(more, choice, said)
                 if choice.finish_reason is not None and not self._is_finished:
                     self._is_finished = True
                     reason = why(choice.finish_reason)
             if event.usage is not None:
                 self.usage = event.usage.usage()
-                if not event.choices:
+                if not choices:
                     continue
                 payload = without_usage(payload)
             if event.model != self._name:  # never the engine's own: it may be a path, or a dated snapshot
                 payload = self._renamed(payload, event.model)
             wire += b"data: " + payload + b"\n\n"
-        return Chunk(text, reason, None, None, wire, self._dialect) if wire else None
+        if not wire:
+            return None
+        chunk = Chunk(text, reason, None, None, wire, self._dialect)
+        if more is not None:
+            chunk.text += more.text
+            chunk.calls, chunk.reasoning, chunk.logprobs = more.calls, more.reasoning, more.logprobs
+        return chunk
+
+    def _more(self, more: Chunk | None, choice: Choice, said: Said | None) -> Chunk:
+        if self._calls is None:
+            self._calls = Calls()
+        more = more or Chunk()
+        add(more, choice, said, self._calls)
+        return more
 
     def _event(self, payload: bytes) -> Event:
         try:
@@ -182,35 +248,3 @@ def without_usage(payload: bytes) -> bytes:
     kept = msgspec.json.decode(payload, type=dict[str, msgspec.Raw])
     del kept["usage"]
     return encode(kept)
-
-
-def refusal(status: int, headers: Mapping[bytes, bytes], body: bytes, name: str, *, secret: str = "") -> LoquentError:
-    """What an engine's refusal means in our own terms; status 0: an error inside an answer that began well."""
-    words, code, kind = fault_of(body)
-    if secret:
-        words = words.replace(secret, "…")
-    if not status and isinstance(code, int | str) and str(code).isdecimal():
-        status = int(code)
-    too_long = {str(code), kind} & {"context_length_exceeded", "exceed_context_size_error"}
-    if too_long or (status in (400, 413) and "context length" in words):
-        return ContextOverflow(told(status, words, name), field="messages")
-    if code == "insufficient_quota" and status not in (401, 403):
-        return spent(name)
-    if status == 503 and "loading model" in words.lower():
-        return ModelLoading(told(status, words, name), retry_after=retry_after(headers))
-    return meaning(status, words, headers, name)
-
-
-def fault_of(body: bytes) -> tuple[str, Any, str]:
-    """The message, code and type of an error, in the forms that servers give it: OpenAI's, a string, FastAPI's."""
-    try:
-        said = msgspec.json.decode(body)
-    except UNREADABLE:
-        return "", None, ""
-    fault = said.get("error", said) if isinstance(said, dict) else said
-    if isinstance(fault, str):
-        return fault, None, ""
-    if not isinstance(fault, dict):
-        return "", None, ""
-    words = fault.get("message") or fault.get("detail") or ""
-    return words if isinstance(words, str) else "", fault.get("code"), str(fault.get("type"))

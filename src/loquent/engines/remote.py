@@ -26,7 +26,7 @@ class Remote(ABC):
 
     def __init__(self, model: Model, options: Options) -> None:
         self._model = model
-        self._key = options.keys.get(model.key_env, "") if model.key_env else ""
+        self._key = options.key_of(model)
         self._server: Server | None = None
         self._heard_at = -math.inf
 
@@ -65,7 +65,8 @@ class Remote(ABC):
         model = self._model
         url, own = self._place()
         if model.key_env and not self._key:
-            raise Misconfigured(f"model {model.name}: the environment variable {model.key_env} holds no key")
+            said = f"model {model.name}: the environment variable {model.key_env} holds no key"
+            raise Misconfigured(said, field="key_env")
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", "User-Agent": "loquent", **own}
         self._server = Server(url, name=f"model {model.name}", headers=headers, connect_seconds=model.timeouts.connect)
         await self._server.open()
@@ -96,7 +97,7 @@ class Remote(ABC):
 
     async def stream(self, ask: Ask) -> AsyncIterator[Chunk]:
         """See the port."""
-        if not ask.streamed:
+        if not ask.streamed or ask.texts:
             yield await self._whole(ask)
             return
         name, timeouts = self._model.name, ask.model.timeouts
@@ -113,9 +114,7 @@ class Remote(ABC):
                 body = await connection.body(timeouts.idle, MOST_REFUSAL)
                 raise self._refused(connection, body)
             if not kind.startswith(b"text/event-stream") or b"content-encoding" in connection.headers:
-                raise EngineFailed(
-                    f"model {name}: the engine answered {kind.decode('latin-1')[:80]!r} where events were due"
-                )
+                raise EngineFailed(f"model {name}: the engine answered {self._told(kind)!r} where events were due")
             answered = self._events(ask)
             gap = timeouts.first
             while not answered.is_over:
@@ -133,6 +132,10 @@ class Remote(ABC):
             yield Chunk(usage=answered.usage)
 
     async def _whole(self, ask: Ask) -> Chunk:
+        return self._answer(*await self._posted(ask))
+
+    async def _posted(self, ask: Ask) -> tuple[bytes, str]:
+        """Ask, and have the whole answer: its body, and of what type it is."""
         connection = await self._reach().ask(
             "POST", self._path(ask), self._encoded(ask), seconds=ask.model.timeouts.total, whole=True
         )
@@ -142,11 +145,15 @@ class Remote(ABC):
                 raise self._refused(connection, body)
             # An encoding was not asked for; it would be a way to send a bomb.
             kind = connection.headers.get(b"content-encoding") or connection.headers.get(b"content-type", b"")
-            chunk = self._answer(body, kind.decode("latin-1")[:80])
         finally:
             connection.let_go()
         self._heard_at = time.monotonic()
-        return chunk
+        return body, self._told(kind)
+
+    def _told(self, header: bytes) -> str:
+        """What a header of the answer says, as a message may hold it: without the key, wherever that comes from."""
+        said = header.decode("latin-1")
+        return (said.replace(self._key, "…") if self._key else said)[:80]
 
     def _refused(self, connection: Connection, body: bytes) -> LoquentError:
         refused = self._refusal(connection.status, connection.headers, body)

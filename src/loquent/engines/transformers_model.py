@@ -34,7 +34,7 @@ def load(where: Path | str, row: Model, options: Options) -> Loaded:
         disable_progress_bars()
         os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"  # it would tell a service elsewhere what is loaded here
         torch.set_num_threads(options.threads or default_threads())
-        asked = {"trust_remote_code": False, "token": options.keys.get(row.key_env or "")}
+        asked = {"trust_remote_code": False, "token": options.key_of(row) or None}
         try:
             tokenizer = AutoTokenizer.from_pretrained(where, **asked)
             model = AutoModelForCausalLM.from_pretrained(where, dtype="auto", use_safetensors=True, **asked).eval()

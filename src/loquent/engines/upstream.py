@@ -249,7 +249,8 @@ class Server:
             host, port, parts = None, None, urlsplit("")
         is_plain = url.isascii() and url.isprintable() and " " not in url
         if parts.scheme not in ("http", "https") or not host or parts.username is not None or not is_plain:
-            raise Misconfigured(f"{name}: url takes http://host:port/v1 or https://host/v1, without a user or password")
+            said = f"{name}: url takes http://host:port/v1 or https://host/v1, without a user or password"
+            raise Misconfigured(said, field="url")
         for header, value in headers.items():
             if not value.isascii() or not value.isprintable() or not value.strip():
                 raise Misconfigured(f"{name}: the value for {header} is empty or has characters that a header cannot")

@@ -1,6 +1,6 @@
 """Accounts: who may ask. Register, log in, and tell from a token who it is.
 
-Later rooms, left visible: API keys, roles and tenants' administrators, revocation, password reset, OIDC.
+Later rooms, left visible: API keys, tenants' own administrators, revocation, password reset, OIDC.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from loquent.domain.clock import now
 from loquent.domain.errors import Forbidden, NotFound, Unauthenticated
 from loquent.domain.evolve import evolve
 from loquent.domain.principals import DEFAULT_TENANT, UNKNOWN, Principal
-from loquent.domain.users import User, check_credentials
+from loquent.domain.users import ADMIN, USER, User, check_credentials
 from loquent.ports.store import Add, Page, Position, Store
 from loquent.services.amend import amend
 from loquent.services.passwords import Passwords
@@ -26,8 +26,11 @@ class Accounts:
         self._passwords = passwords
         self._takes_anonymous = takes_anonymous
 
-    async def register(self, username: str, password: str, email: str | None = None) -> User:
-        """A new account in the default tenant. Raises Invalid, or Taken naming ``username`` or ``email``."""
+    async def register(self, username: str, password: str, email: str | None = None, *, role: str = USER) -> User:
+        """A new account in the default tenant. Raises Invalid, or Taken naming ``username`` or ``email``.
+
+        Nobody is an administrator but who is made one by name, on the operator's command line.
+        """
         check_credentials(username, password, email)
         user = User(
             id=ids.new("usr"),
@@ -38,6 +41,7 @@ class Accounts:
             password_hash=await self._passwords.hash(password),
             is_active=True,
             created_at=now(),
+            role=role,
         )
         await self._store.write(Add(user))
         return user
@@ -61,10 +65,20 @@ class Accounts:
 
     async def set_active(self, username: str, *, is_active: bool) -> User:
         """Let somebody log in, or no more; tokens that were given are good until they expire. Raises NotFound."""
+        return await self._change(username, is_active=is_active)
+
+    async def set_role(self, username: str, role: str) -> User:
+        """Make somebody an administrator from their next login on (ADMIN), or no more, at once (USER).
+
+        Raises NotFound.
+        """
+        return await self._change(username, role=role)
+
+    async def _change(self, username: str, **fields: object) -> User:
         user = await self._store.find(User, "username", {"tenant": DEFAULT_TENANT, "username": username})
         if user is None:
             raise NotFound(f"there is no user {username!r}")
-        return await amend(self._store, User, user.id, lambda known: evolve(known, is_active=is_active))
+        return await amend(self._store, User, user.id, lambda known: evolve(known, **fields))
 
     @property
     def token_seconds(self) -> int:
@@ -80,6 +94,23 @@ class Accounts:
         if self._takes_anonymous:
             return self._tokens.anonymous(address)
         raise Unauthenticated("log in first: this needs an access token")
+
+    async def check_admin(self, who: Principal) -> None:
+        """Return where it is an administrator who asks: by the token, and by the account as it stands now.
+
+        Raises Unauthenticated for somebody without an account, Forbidden for everybody else.
+        """
+        if who.is_anonymous:
+            raise Unauthenticated("log in first: this is for administrators")
+        if not await self.is_admin(who):
+            raise Forbidden("this is for administrators; who was made one just now logs in again")
+
+    async def is_admin(self, who: Principal) -> bool:
+        """The same as an answer; of those who do not say that they are one, no account is looked at."""
+        if not who.is_admin or who.is_anonymous:
+            return False
+        found = await self._store.get(User, who.owner)
+        return any(each.tenant == who.tenant and each.is_active and each.role == ADMIN for each in found)
 
     async def me(self, who: Principal) -> User | None:
         """The account of the one who asks; None for an anonymous caller. Raises NotFound where it is gone."""

@@ -94,7 +94,7 @@ class Documents:
             return known, await self._text_of(who, known.generation)
         if not name.lower().endswith(ending):
             raise Unsupported(f"files with the ending {ending} are taken here, and no others", field="file")
-        self._models.pick(self._model, *ANSWERS)  # before anything is kept
+        self._models.pick(self._model_for(who, Question(), ""), *ANSWERS, who=who)  # before anything is kept
         await self._limits.check(limits.GENERATIONS, _whom(who))
         document, text = await self._keep(who, path, name, surface, None)
         asked = self.ask(who, document.id, Question(), surface=surface, key=key)
@@ -162,7 +162,7 @@ class Documents:
             surface=surface,
             input={"document": id, "name": document.name, "instruction": wish},
             text=wish or document.name,
-            model=self._model_for(question, wish),
+            model=self._model_for(who, question, wish),
             parameters=question.parameters,
             streamed=question.streamed,
             key=key,
@@ -201,11 +201,12 @@ class Documents:
         texts = await Scoped(self._store, who).get(DocumentText, generation.upload or "")
         return texts[0].text if texts else ""
 
-    def _model_for(self, question: Question, wish: str) -> str | None:
+    def _model_for(self, who: Principal, question: Question, wish: str) -> str | None:
         """The named one; else that for documents, unless it only shortens texts and something else was asked."""
-        if question.model or not wish or not self._model:
-            return question.model or self._model or None
-        return self._model if self._models.offer(self._model).model.abilities & {CHAT, TEXT} else None
+        if question.model or not self._model:
+            return question.model or None
+        mine = self._models.own(self._model, *((CHAT, TEXT) if wish else ANSWERS), who=who)
+        return mine if not wish or self._models.offer(mine).model.abilities & {CHAT, TEXT} else None
 
 
 def _measured(path: Path) -> tuple[int, str]:

@@ -15,6 +15,7 @@ from loquent.domain.feedback import Feedback
 from loquent.domain.generations import Content, Generation
 from loquent.domain.sessions import Session, closed
 from loquent.ports.store import MOST_CHANGES, Change, Position, Remove, Replace, Store
+from loquent.services.answers import Answers
 from loquent.services.history import SLACK, batches, characters
 
 STEP = 100  # records in one query
@@ -30,9 +31,16 @@ class Erased:
     feedback: int = 0
 
 
-async def erase(store: Store, generations: Sequence[Generation], done: Erased) -> None:
-    """Erase those of them that are over and have not changed since they were read, few in one write."""
+async def erase(
+    store: Store, generations: Sequence[Generation], done: Erased, *, answers: Answers | None = None
+) -> None:
+    """Erase those of them that are over and have not changed since they were read, few in one write.
+
+    ``answers`` forget them first; None: they are turns, which are never kept there.
+    """
     over = [each for each in generations if each.is_over]
+    if answers is not None:
+        await answers.forget(over)
     for some in batches(over, characters):
         for start in range(0, len(some), MOST_CHANGES // EACH):
             few = some[start : start + MOST_CHANGES // EACH]

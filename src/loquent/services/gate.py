@@ -6,9 +6,12 @@ import asyncio
 import time
 from collections import deque
 
-from loquent.domain.errors import EngineBusy
+from loquent.domain.errors import EngineBusy, EngineTimeout
 
-LINE = 256  # calls that may wait; one more is sent away
+LINE = 256  # calls that may wait; one more is sent away, of whoever has most there
+TYPICAL = 2.0  # seconds that a call has its slot, until we know better
+
+Line = deque[asyncio.Future[None]]
 
 
 class Gate:
@@ -21,35 +24,36 @@ class Gate:
         self._slots = slots
         self._line = line
         self._turns: deque[str] = deque()  # whose turn is next
-        self._lines: dict[str, deque[asyncio.Future[None]]] = {}
-        self._typical = 2.0  # seconds that a call has its slot, lately
+        self._lines: dict[str, Line] = {}
+        self._typical = TYPICAL
 
-    async def enter(self, asker: str) -> float:
-        """Wait for a slot; gives the time at which it was had, for ``leave``. Raises EngineBusy: the line is full."""
-        if self.inside < self._slots:  # then nobody waits: a slot that is left is given to the first in line
+    @property
+    def is_full(self) -> bool:
+        """Whether one more call would have to wait."""
+        return self.inside >= self._slots
+
+    async def enter(self, asker: str, seconds: float) -> float:
+        """Wait for a slot, so many seconds at most; gives the time at which it was had, for ``leave``.
+
+        Raises EngineBusy: the line is full; EngineTimeout.
+        """
+        if not self.is_full:  # then nobody waits: a slot that is left is given to the first in line
             self.inside += 1
             return time.monotonic()
-        if self.waiting >= self._line:
-            after = max(1.0, self._typical * self.waiting / self._slots)
-            raise EngineBusy(f"model {self._name} has {self.waiting} asks waiting", retry_after=round(after))
-        slot: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        if asker not in self._lines:
-            self._lines[asker] = deque()
-            self._turns.append(asker)
-        self._lines[asker].append(slot)
-        self.waiting += 1
+        slot = self._queue(asker)
         try:
-            await slot
+            async with asyncio.timeout(seconds):
+                await slot
+        except TimeoutError as late:
+            self._give_up(asker, slot)
+            raise EngineTimeout(f"model {self._name}: no slot became free in time") from late
         except asyncio.CancelledError:
-            if slot.cancelled():
-                self._give_up(asker, slot)
-            else:  # it was given just now: it goes to the next one
-                self.leave(None)
+            self._give_up(asker, slot)
             raise
         return time.monotonic()
 
     def leave(self, entered: float | None) -> None:
-        """Give the slot to the next in turn."""
+        """Give the slot to the next in turn. ``entered``: since when it was had; None: it was given in vain."""
         if entered is not None:
             self._typical += 0.1 * (time.monotonic() - entered - self._typical)
         while self._turns:
@@ -65,7 +69,34 @@ class Gate:
                 return
         self.inside -= 1
 
+    def _queue(self, asker: str) -> asyncio.Future[None]:
+        """A place in the asker's own line. Where there is none left, the longest line gives up its last."""
+        if self.waiting >= self._line:
+            longest = max(self._lines.values(), key=len, default=Line())
+            if len(longest) <= len(self._lines.get(asker, ())) + 1:
+                raise self._busy()
+            last = longest.pop()
+            self.waiting -= 1
+            if not last.done():
+                last.set_exception(self._busy())
+        if asker not in self._lines:
+            self._lines[asker] = deque()
+            self._turns.append(asker)
+        slot: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._lines[asker].append(slot)
+        self.waiting += 1
+        return slot
+
+    def _busy(self) -> EngineBusy:
+        after = max(1.0, self._typical * self.waiting / self._slots)
+        return EngineBusy(f"model {self._name} has {self.waiting} asks waiting", retry_after=round(after))
+
     def _give_up(self, asker: str, slot: asyncio.Future[None]) -> None:
+        """It is not waited for any more. A slot that was given just now goes to the next one."""
+        if not slot.cancelled():
+            if slot.exception() is None:
+                self.leave(None)
+            return
         line = self._lines.get(asker)
         if line is None or slot not in line:
             return  # whoever gave a slot away has seen already that nobody waits here

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from loquent.domain import failpoints
 from loquent.domain.clock import later, now
-from loquent.domain.errors import Conflict, Mismatch, NotFound, Stale, StillRunning, Taken
+from loquent.domain.errors import Conflict, Invalid, Mismatch, NotFound, Stale, StillRunning, Taken
 from loquent.domain.evolve import evolve
 from loquent.domain.feedback import Feedback
 from loquent.domain.fixed import fixed
@@ -28,7 +28,7 @@ from loquent.domain.generations import (
     cancelled,
 )
 from loquent.domain.idempotency import Repeat, repeat, repeat_id
-from loquent.domain.models import CHAT, TEXT
+from loquent.domain.models import CHAT, LOGPROBS, TEXT, TOOLS, VISION
 from loquent.domain.principals import Principal
 from loquent.domain.requests import NOTHING, Parameters
 from loquent.ports.engine import Chunk
@@ -37,14 +37,18 @@ from loquent.ports.queue import Queue
 from loquent.ports.store import Add, Change, Position, Remove, Store
 from loquent.services import limits, live
 from loquent.services.amend import TRIES, amend
+from loquent.services.answers import Answers
 from loquent.services.history import Filters as Filters
 from loquent.services.history import History, Listed, order_of
 from loquent.services.limits import Limits
 from loquent.services.live import Live
-from loquent.services.models import Models, Offer, may_use
+from loquent.services.models import Models, Offer
 from loquent.services.runner import Runner, interruption
 from loquent.services.scope import Scoped
 
+BEYOND_TEXT = (("pictures", VISION), ("calls", TOOLS), ("call_id", TOOLS))
+"""What a stored message may hold beside its text, and the ability that this calls for."""
+NOTHING_MORE: frozenset[str] = frozenset()
 CUT_SECONDS = 1.0  # after which a cancelled answer is ended though its caller is in the way
 LOOK_SECONDS = 0.5  # between looks at a generation that runs in another process
 QUIET_SECONDS = 15.0  # of silence, after which a follower is told that all is well
@@ -77,6 +81,7 @@ class Wanted:
     turn: int | None = None
     upload: str | None = None  # the document or the image that it is about
     beside: tuple[Change, ...] = ()  # written with it, all or none, before it runs
+    cache: bool | None = None  # whether a kept answer will do; None: where it would come out the same
 
     @property
     def is_kept_first(self) -> bool:
@@ -115,18 +120,21 @@ class Event:
 class Generations:
     """What is asked of models, by everybody, each seeing their own."""
 
-    def __init__(self, store: Store, models: Models, limits: Limits, runner: Runner, queue: Queue) -> None:
+    def __init__(
+        self, store: Store, models: Models, limits: Limits, runner: Runner, queue: Queue, answers: Answers
+    ) -> None:
         self._store = store
         self._models = models
         self._limits = limits
         self._runner = runner
         self._queue = queue
+        self._answers = answers
 
     # Ask
 
     async def begin(self, who: Principal, wanted: Wanted) -> Begun:
         """Accept one that the caller runs itself, by ``stream`` or ``collect``. Raises Over, Invalid, NotFound …"""
-        offer = self._offer(wanted)
+        offer = self._offer(who, wanted)
         begun = await self._accept(who, wanted, FOREGROUND, offer)
         if begun.replayed:
             return begun
@@ -145,7 +153,7 @@ class Generations:
 
     async def submit(self, who: Principal, wanted: Wanted) -> Begun:
         """Accept one as a job: it is durable when this returns, and will run to an end."""
-        begun = await self._accept(who, wanted, BACKGROUND, self._offer(wanted))
+        begun = await self._accept(who, wanted, BACKGROUND, self._offer(who, wanted))
         if not begun.replayed:
             await self._keep(who, wanted, begun)
         if not begun.replayed:
@@ -231,6 +239,7 @@ class Generations:
                 raise Conflict("it is not over; cancel it first")
             said = await scoped.find(Feedback, "generation", {"generation": id})
             texts = await scoped.get(Content, id)
+            await self._answers.forget([generation])
             with suppress(Stale):  # something was said of it meanwhile: that goes too
                 await scoped.write(*map(Remove, [generation, *texts, *([said] if said else [])]))
                 return
@@ -271,17 +280,19 @@ class Generations:
 
     # How it is accepted
 
-    def _offer(self, wanted: Wanted) -> Offer:
+    def _offer(self, who: Principal, wanted: Wanted) -> Offer:
         if wanted.kind == "summary":
-            return self._models.pick_for_summary(wanted.model)
+            return self._models.pick_for_summary(wanted.model, who)
         needs = (CHAT,) if "messages" in wanted.input else (TEXT,) if wanted.input.get("plain") else (TEXT, CHAT)
-        return self._models.pick(wanted.model, *(wanted.needs or needs))
+        offer = self._models.pick(wanted.model, *(wanted.needs or needs), who=who)
+        if lacking := _called_for(wanted) - offer.model.abilities:
+            able = ", ".join(sorted(offer.model.abilities))
+            raise Invalid(f"the model {offer.model.name!r} can do {able}, not {min(lacking)}", field="model")
+        return offer
 
     async def _accept(self, who: Principal, wanted: Wanted, mode: str, offer: Offer) -> Begun:
         if wanted.key is not None and (known := await self.repeated(who, wanted.key)):
             return known
-        if not may_use(who, offer.model):
-            raise NotFound(f"there is no model {offer.model.name!r} for you")
         state = await self._limits.take(wanted.rule, _whom(who))
         generation = begin(
             who,
@@ -296,6 +307,8 @@ class Generations:
             turn=wanted.turn,
             upload=wanted.upload,
         )
+        if wanted.cache is not None:
+            generation = evolve(generation, details={"cache_asked": wanted.cache})
         content = Content(generation.id, 0, who.tenant, who.owner, wanted.input, "")
         return Begun(generation, content, limit=state)
 
@@ -338,6 +351,16 @@ class Generations:
         if made[0].mode == FOREGROUND and not made[0].is_over:
             raise StillRunning("the first request with this Idempotency-Key is still being worked on")
         return Begun(made[0], texts[0], replayed=True)
+
+
+def _called_for(wanted: Wanted) -> frozenset[str]:
+    """The abilities without which this input cannot be answered as it is asked, beside those to answer at all."""
+    more = [each for each in wanted.input.get("messages", ()) if len(each) > 2]  # than a role and a text
+    if not more and wanted.parameters.logprobs is None and "tools" not in wanted.input:
+        return NOTHING_MORE
+    called_for = {ability for each in more for name, ability in BEYOND_TEXT if name in each}
+    called_for |= {TOOLS} if "tools" in wanted.input else set()
+    return frozenset(called_for | ({LOGPROBS} if wanted.parameters.logprobs is not None else set()))
 
 
 def _mark(who: Principal, key: Key, generation: str) -> Repeat:

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from loquent.domain.errors import LoquentError, NotInstalled
 from loquent.ports.blobs import Blobs
 from loquent.ports.store import Store
-from loquent.services.models import Models
+from loquent.services.breaker import OPEN
+from loquent.services.kept import Kept
+from loquent.services.models import Models, Offer
 
 SECONDS = 2.0
 
@@ -24,12 +26,13 @@ class Check:
 
 
 class Health:
-    """Asks the store, the place for files and every model's engine."""
+    """Asks the store, the place for files, the cache and every model's engine."""
 
-    def __init__(self, store: Store, blobs: Blobs, models: Models) -> None:
+    def __init__(self, store: Store, blobs: Blobs, models: Models, kept: Kept | None) -> None:
         self._store = store
         self._blobs = blobs
         self._models = models
+        self._kept = kept
 
     async def ready(self) -> bool:
         """Whether requests can be taken: the store answers. A model that loads is waited for, not refused."""
@@ -38,12 +41,26 @@ class Health:
     async def checks(self) -> list[Check]:
         """Every part."""
         used = self._models.used
-        engines = [
-            _check(f"model:{name}", offer.engine.ready, may_be_absent=name not in used)
-            for name, offer in self._models.offers.items()
-        ]
+        ways = self._models.ways()
+        engines = [_model(way, may_be_absent=way.model.name not in used) for way in ways]
         places = [_check("database", self._store.ready), _check("blobs", self._blobs.ready)]
-        return list(await asyncio.gather(*places, *engines))
+        if self._kept is not None:
+            places.append(_check("cache", self._kept.ready))
+        checks = list(await asyncio.gather(*places, *engines))
+        for place, way in enumerate(ways, len(places)):
+            if way.model.users:  # anybody may look here, and its name is not for everybody
+                is_healthy = checks[place].healthy
+                checks[place] = Check(f"model:#{place}", is_healthy, "ok" if is_healthy else "it does not answer")
+        return checks
+
+
+async def _model(way: Offer, *, may_be_absent: bool) -> Check:
+    """An engine that is left alone is not asked here either."""
+    name = f"model:{way.label}"
+    if way.breaker.state == OPEN:
+        again = max(1, round(way.breaker.wait()))
+        return Check(name, healthy=False, detail=f"it failed too often and is left alone for {again} seconds")
+    return await _check(name, way.engine.ready, may_be_absent=may_be_absent)
 
 
 async def _check(name: str, ask: Callable[[], Awaitable[None]], *, may_be_absent: bool = False) -> Check:

@@ -180,6 +180,8 @@ def written(asked: Any) -> Iterator[str]:
             if isinstance(value, str):
                 if name in TEXTS:
                     yield value
+            elif name == "texts":
+                yield from value
             else:
                 yield from written(value)
     elif isinstance(asked, list):

@@ -73,7 +73,7 @@ class Images:
         """Keep a picture, and ask what is in it; the caller runs what was begun, as of ``ask``."""
         if key is not None and (known := await self._generations.repeated(who, key)):
             return known
-        self._models.pick_for_image(None)  # raises before anything is kept
+        self._models.pick_for_image(None, who)  # raises before anything is kept
         await self._limits.check(limits.GENERATIONS, f"{who.tenant}/{who.owner}")
         image = await self._keep(who, path, name, surface, None)
         asked = self.ask(who, image.id, Question(), surface=surface, key=key)
@@ -127,7 +127,7 @@ class Images:
     async def ask(self, who: Principal, id: str, question: Question, *, surface: str, key: Key | None = None) -> Begun:
         """Begin an answer about it, or submit it as a job. Raises NotFound, Over, Invalid …"""
         image = await self.get(who, id)
-        model = self._models.pick_for_image(question.model).model
+        model = self._models.pick_for_image(question.model, who).model
         prompt = question.prompt.strip() or PROMPT
         wanted = Wanted(
             kind="image",
@@ -162,7 +162,7 @@ def about_images(store: Store, blobs: Blobs) -> Recipe:
         data = b"".join([piece async for piece in blobs.get(found[0].blob)])
         shown = Message("user", live.content.input["prompt"], (Picture(found[0].media_type, data),))
         ask = Ask(model, live.parameters, (shown,), streamed=live.streamed)
-        async with aclosing(live.stream(ask)) as chunks:  # type: ignore[type-var]  # they are generators
+        async with aclosing(live.stream(ask)) as chunks:
             async for chunk in chunks:
                 yield chunk
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections.abc import Awaitable, Callable
 
 from loquent.domain import failpoints
 from loquent.domain.clock import SECOND, later, now
@@ -40,7 +41,15 @@ class Worker:
     """Takes what is due and runs it, so many at a time. Any number of workers share one store, harmlessly."""
 
     def __init__(
-        self, store: Store, runner: Runner, models: Models, queue: Queue, *, slots: int, sweep_seconds: float
+        self,
+        store: Store,
+        runner: Runner,
+        models: Models,
+        queue: Queue,
+        *,
+        slots: int,
+        sweep_seconds: float,
+        look: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._store = store
         self._runner = runner
@@ -48,6 +57,7 @@ class Worker:
         self._queue = queue
         self._slots = slots
         self._sweep_seconds = sweep_seconds
+        self._look_anew = look  # at which models there are
         self._name = f"{socket.gethostname()[:40]}:{os.getpid()}"
         self._look = asyncio.Event()
         self._jobs: set[asyncio.Task[None]] = set()
@@ -148,6 +158,8 @@ class Worker:
             await self._run(generation, content)
 
     async def _run(self, generation: Generation, content: Content) -> None:
+        if generation.model not in self._models.offers and self._look_anew is not None:
+            await self._look_anew()  # it may have been added just now, by another process
         try:
             offer = self._models.offer(generation.model)
         except LoquentError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from loquent.domain.clock import Moment, now
@@ -14,7 +14,8 @@ from loquent.domain.requests import Parameters, ToolCall, stored_call
 from loquent.domain.usage import Usage, estimate_tokens
 from loquent.ports.engine import Ask, CallPiece, Chunk
 from loquent.services.models import Offer
-from loquent.services.routing import Try, priced, stream, told
+from loquent.services.routing import stream
+from loquent.services.tries import Try, priced, told
 
 MOST_TRIES = 50  # that a record tells of
 NO_CALL = ToolCall("", "", "")
@@ -31,6 +32,7 @@ class Live:
         "_task",
         "_texts",
         "_waiting",
+        "answered_by",
         "asked_tokens",
         "calls",
         "content",
@@ -83,6 +85,7 @@ class Live:
         self.spans: list[tuple[int, int]] = []
         self.trail: list[Try] = []  # whom its calls asked, in order
         self.details: dict[str, Any] = {}
+        self.answered_by: str | None = None  # of an answer that was kept: who made it
         self.calls: dict[int, ToolCall] = {}
         self.reasoning: list[str] = []
         self.logprobs: list[Mapping[str, Any]] = []
@@ -105,7 +108,7 @@ class Live:
             self._texts = ["".join(self._texts)]
         return self._texts[0] if self._texts else ""
 
-    def stream(self, ask: Ask) -> AsyncIterator[Chunk]:
+    def stream(self, ask: Ask) -> AsyncGenerator[Chunk, None]:
         """Ask the model, or whoever answers for it: see routing. The one way from a recipe to an engine."""
         return stream(self.offer, ask, self.trail, asker=self.generation.owner)
 
@@ -180,9 +183,9 @@ class Live:
             steps_done=self.steps_done,
             steps=self.steps,
             turns_left_out=self.turns_left_out,
-            answered_by=self.trail[-1].offer.label if self.trail else None,
-            details=self._details(usage) or None,
-            more=self._more() or None,
+            answered_by=self.trail[-1].offer.label if self.trail else self.answered_by,
+            details=self._details(usage),
+            more=self._more() if self.calls or self.reasoning or self.logprobs else None,
         )
 
     def written(self, generation: Generation, content: Content) -> None:
@@ -205,15 +208,18 @@ class Live:
             said = " ".join(each["content"] for each in asked.get("messages", ()))
         return Usage(estimate_tokens(said), estimate_tokens(text), estimated=True)
 
-    def _details(self, usage: Usage) -> dict[str, Any]:
+    def _details(self, usage: Usage) -> dict[str, Any] | None:
         """What few have: more tries than one, or one that failed; tokens that the engine counts apart."""
-        told_tries = len(self.trail) > 1 or any(each.code for each in self.trail)
-        return {
+        is_plain = len(self.trail) == 1 and self.trail[0].code is None
+        if is_plain and not (self.details or usage.cached_tokens or usage.reasoning_tokens):
+            return None  # as nearly always
+        found = {
             **self.details,
-            **({"tries": told(self.trail[-MOST_TRIES:])} if told_tries else {}),
+            **({} if is_plain or not self.trail else {"tries": told(self.trail[-MOST_TRIES:])}),
             **({"cached_tokens": usage.cached_tokens} if usage.cached_tokens else {}),
             **({"reasoning_tokens": usage.reasoning_tokens} if usage.reasoning_tokens else {}),
         }
+        return found or None
 
     def _more(self) -> dict[str, Any]:
         calls = [stored_call(self.calls[index]) for index in sorted(self.calls)]

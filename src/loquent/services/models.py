@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from loquent.domain.errors import Invalid, NotFound, Unavailable
+from loquent.domain.errors import Invalid, LoquentError, NotFound, Unavailable
+from loquent.domain.log import Log
 from loquent.domain.models import CHAT, SUMMARY, TEXT, VISION, Model
 from loquent.domain.principals import Principal
 from loquent.ports.engine import Engine
-from loquent.services.breaker import Breaker
+from loquent.services import metrics
+from loquent.services.breaker import STATES, Breaker
 from loquent.services.gate import Gate
+
+log = Log("loquent.models")
 
 
 @dataclass(slots=True, eq=False)
@@ -26,6 +30,8 @@ class Offer:
     gate: Gate | None = None
     breaker: Breaker = field(default_factory=Breaker)
     groups: tuple[tuple[Offer, ...], ...] = field(default=(), repr=False)
+    is_added: bool = False  # at run time, by an administrator; the others stand in the settings
+    is_open: bool = False
 
     def __post_init__(self) -> None:
         self.label = self.label or self.model.name
@@ -36,6 +42,21 @@ class Offer:
     def has_stand_ins(self) -> bool:
         """Whether anybody else may answer in its place."""
         return sum(len(group) for group in self.groups) > 1
+
+    def again(self) -> Offer:
+        """The same row with the same engine, to be linked anew: what runs keeps the offer that it began with."""
+        return Offer(self.model, self.engine, "", self.gate, self.breaker, is_added=self.is_added, is_open=self.is_open)
+
+    async def open(self) -> None:
+        """Get the engine ready, where it is not. Raises Misconfigured."""
+        if not self.is_open:
+            await self.engine.open()
+            self.is_open = True
+
+    async def close(self) -> None:
+        """Close the engine."""
+        self.is_open = False
+        await self.engine.close()
 
 
 def linked(offers: Sequence[Offer]) -> dict[str, Offer]:
@@ -69,59 +90,79 @@ class Models:
     def __init__(
         self, offers: Sequence[Offer], *, default: str = "", summary: str = "", text: str = "", image: str = ""
     ) -> None:
-        self.offers: Mapping[str, Offer] = linked(offers)
-        chats = [offer.model.name for offer in offers if CHAT in offer.model.abilities]
-        self.default = default or next(iter(chats), "")
+        self._wished = (default, summary, image)
         self.text = text
-        self.image = image or next((offer.model.name for offer in offers if VISION in offer.model.abilities), "")
-        self.summary = summary or next(
-            (offer.model.name for offer in offers if SUMMARY in offer.model.abilities), self.default
-        )
+        self._take(offers)
+
+    def put(self, offers: Sequence[Offer]) -> None:
+        """These from now on."""
+        self._take([offer.again() for offer in offers])
+
+    def _take(self, offers: Sequence[Offer]) -> None:
+        default, summary, image = self._wished
+        self.offers: Mapping[str, Offer] = linked(offers)
+        self.default = default or self._first(CHAT)
+        self.image = image or self._first(VISION)
+        self.summary = summary or self._first(SUMMARY) or self.default
+
+    def _first(self, *abilities: str, who: Principal | None = None) -> str:
+        """The first model that this caller may use and that has one of the abilities; empty where there is none."""
+        return next((row.name for row in self.rows(who) if not row.abilities.isdisjoint(abilities)), "")
 
     @property
     def used(self) -> frozenset[str]:
         """Those that answer where a caller names none."""
         return frozenset((self.default, self.summary, self.text, self.image)) - {""}
 
-    def offer(self, name: str) -> Offer:
-        """The offer of exactly that name. Raises NotFound."""
-        if name not in self.offers:
-            raise NotFound(f"there is no model {name[:100]!r}; the models are: {', '.join(self.offers)}")
-        return self.offers[name]
+    def offer(self, name: str, who: Principal | None = None) -> Offer:
+        """The offer of exactly that name. Raises NotFound, also where ``who`` may not use it."""
+        found = self.offers.get(name)
+        if found is None or not (who is None or may_use(who, found.model)):
+            names = ", ".join(row.name for row in self.rows(who)) or "none that you may use"
+            raise NotFound(f"there is no model {name[:100]!r}; the models are: {names}")
+        return found
 
-    def pick(self, name: str | None, *abilities: str) -> Offer:
+    def own(self, name: str, *abilities: str, who: Principal | None) -> str:
+        """That name, chosen for everybody, where this caller may use it; else the first that he may and that is able.
+
+        Raises NotFound where there is none.
+        """
+        if who is None or name not in self.offers or may_use(who, self.offers[name].model):
+            return name
+        if not (first := self._first(*abilities, who=who)):
+            raise NotFound(f"there is no model that you may use for {' or '.join(abilities)}")
+        return first
+
+    def pick(self, name: str | None, *abilities: str, who: Principal | None = None) -> Offer:
         """The offer of that name (None: the default), which has one of the abilities. Raises NotFound or Invalid."""
-        wanted = name or self.default
+        wanted = name or self.own(self.default, *abilities, who=who)
         if not wanted:
             raise Unavailable("no model is configured that can chat; set LOQUENT_MODELS")
-        offer = self.offer(wanted)
+        offer = self.offer(wanted, who)
         if offer.model.abilities.isdisjoint(abilities):
             able = ", ".join(sorted(offer.model.abilities))
             raise Invalid(f"the model {wanted!r} can do {able}, not {' or '.join(abilities)}", field="model")
         return offer
 
-    def pick_for_summary(self, name: str | None) -> Offer:
+    def pick_for_summary(self, name: str | None, who: Principal | None = None) -> Offer:
         """The offer that summarises: any that shortens texts by itself, or chats."""
-        return self.pick(name or self.summary, SUMMARY, CHAT)
+        return self.pick(name or self.own(self.summary, SUMMARY, CHAT, who=who), SUMMARY, CHAT, who=who)
 
-    def pick_for_image(self, name: str | None) -> Offer:
+    def pick_for_image(self, name: str | None, who: Principal | None = None) -> Offer:
         """The offer that says what is in a picture. Raises Unavailable where there is none, NotFound or Invalid."""
         if not name and not self.image:
             raise Unavailable("no model is configured that sees images; set LOQUENT_IMAGE_MODEL or IMAGE_MODEL_URL")
-        return self.pick(name or self.image, VISION)
+        return self.pick(name or self.own(self.image, VISION, who=who), VISION, who=who)
 
-    def text_offer(self) -> Offer:
+    def text_offer(self, who: Principal | None = None) -> Offer:
         """The offer that goes on from prompts for the textgen family: the one chosen, else the first that can.
 
         Raises NotFound where there is none.
         """
-        able = [name for name in (self.text, self.default, *self.offers) if self._can(name, TEXT)]
+        able = [row.name for row in self.rows(who) if TEXT in row.abilities]
         if not able:
             raise NotFound("no model is configured that goes on from a prompt")
-        return self.offers[able[0]]
-
-    def _can(self, name: str, ability: str) -> bool:
-        return name in self.offers and ability in self.offers[name].model.abilities
+        return self.offers[next((name for name in (self.text, self.default) if name in able), able[0])]
 
     def rows(self, who: Principal | None = None) -> list[Model]:
         """The models in the operator's order, one row a name; those that ``who`` may use where somebody is named."""
@@ -132,14 +173,25 @@ class Models:
         return [way for offer in self.offers.values() for way in (offer.groups[0] if offer.groups else (offer,))]
 
     async def open(self) -> None:
-        """Get all engines ready in the background."""
+        """Get all engines ready in the background. Raises Misconfigured for a row of the settings."""
+        metrics.rows.standing = self._standing
         for way in self.ways():
-            await way.engine.open()
+            try:
+                await way.open()
+            except LoquentError as fault:
+                if not way.is_added:
+                    raise
+                log.warning("an added model cannot be used", model=way.model.name, why=fault.message)
 
     async def close(self) -> None:
         """Close all engines."""
         for way in self.ways():
-            await way.engine.close()
+            await way.close()
+
+    def _standing(self) -> Iterator[tuple[str, int, int]]:
+        """Of each row: its label, the state of its breaker, who waits for it."""
+        for way in self.ways():
+            yield way.label, STATES.index(way.breaker.state), way.gate.waiting if way.gate is not None else 0
 
 
 def may_use(who: Principal, model: Model) -> bool:

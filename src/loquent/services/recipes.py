@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import aclosing
 from typing import Any
 
 from loquent.domain.documents import DocumentText, asking, noting
@@ -42,12 +43,28 @@ def _tools(asked: Json) -> dict[str, Any]:
     return {"tools": tuple(Tool(**each) for each in asked["tools"]), **chosen}
 
 
+async def embed(live: Live) -> AsyncIterator[Chunk]:
+    """Vectors of texts. Raises EngineFailed where they are not one for each text, all as long as each other."""
+    asked = live.content.input
+    texts = tuple(asked["texts"])
+    lengths: list[int] = []
+    live.asked_tokens = sum(map(estimate_tokens, texts))
+    ask = Ask(live.offer.model, live.parameters, texts=texts, dimensions=asked.get("dimensions"), streamed=False)
+    async with aclosing(live.stream(ask)) as chunks:
+        async for chunk in chunks:
+            lengths += map(len, chunk.vectors)
+            yield chunk
+    if len(lengths) != len(texts) or len(set(lengths)) != 1 or 0 in lengths:
+        raise EngineFailed(f"the engine made {len(lengths)} vectors of {len(texts)} texts, or not all of one length")
+
+
 async def summarize(live: Live) -> AsyncIterator[Chunk]:
     """A text made shorter: by a model that does it by itself, or piece by piece and then together."""
     asked = live.content.input
     ask = await _summing_up(live, asked["text"], asked.get("language"), asked.get("length", "medium"))
-    async for chunk in live.stream(ask):
-        yield chunk
+    async with aclosing(live.stream(ask)) as chunks:
+        async for chunk in chunks:
+            yield chunk
 
 
 def about_documents(store: Store) -> Recipe:
@@ -57,8 +74,9 @@ def about_documents(store: Store) -> Recipe:
         text = await _text_of(store, live.generation)
         live.asked_tokens = estimate_tokens(text)
         ask = await _asking(live, text, live.content.input["instruction"])
-        async for chunk in live.stream(ask):
-            yield chunk
+        async with aclosing(live.stream(ask)) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
     return answer_about
 
@@ -171,4 +189,4 @@ async def _ask(live: Live, prompt: str, parameters: Parameters) -> tuple[str, Us
     return text, usage or Usage(estimate_tokens(prompt), estimate_tokens(text), estimated=True)
 
 
-RECIPES: Mapping[str, Recipe] = {"text": answer, "chat": answer, "summary": summarize}
+RECIPES: Mapping[str, Recipe] = {"text": answer, "chat": answer, "summary": summarize, "embedding": embed}

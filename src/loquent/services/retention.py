@@ -23,6 +23,7 @@ from loquent.domain.sessions import Session, closed
 from loquent.ports.blobs import Blobs
 from loquent.ports.store import MOST_CHANGES, Change, Remove, Replace, Store
 from loquent.services import metrics
+from loquent.services.answers import Answers
 from loquent.services.due import Due, number, some_of
 from loquent.services.erasure import Erased, erase, erase_session, said_of, turns_of, write_units
 from loquent.services.history import batches
@@ -97,11 +98,19 @@ class Retention:
     """Removes what is kept no longer, of everybody. Any number of processes may do it at once, harmlessly."""
 
     def __init__(
-        self, store: Store, blobs: Blobs, rules: Rules, *, log_path: Path | None = None, seconds: float = 0.0
+        self,
+        store: Store,
+        blobs: Blobs,
+        rules: Rules,
+        *,
+        answers: Answers | None = None,
+        log_path: Path | None = None,
+        seconds: float = 0.0,
     ) -> None:
         self._store = store
         self._blobs = blobs
         self._rules = rules
+        self._answers = answers
         self._log_path = log_path
         self._seconds = seconds
         self._task: asyncio.Task[None] | None = None
@@ -184,7 +193,7 @@ class Retention:
         async for some in some_of(self._due.lone(until)):
             if this.acts:
                 with this.counting(generations="generations", feedback="feedback") as erased:
-                    await erase(self._store, some, erased)
+                    await erase(self._store, some, erased, answers=self._answers)
             else:
                 rated = sum(each.rating is not None for each in some)
                 this.counts.update(generations=len(some), feedback=rated)

@@ -71,7 +71,7 @@ class Sessions:
     ) -> tuple[Session, State | None]:
         """Begin one, and where the limit stands. ``is_held``: it is its holder's. Raises Over, NotFound or Invalid."""
         if model is not None:
-            self._models.pick(model, CHAT)
+            self._models.pick(model, CHAT, who=who)
         state = await self._limits.take(limits.SESSIONS, f"{who.tenant}/{who.owner}")
         session = sessions.begin(
             None if is_held else who, surface=surface, title=title.strip(), instructions=instructions, model=model

@@ -49,7 +49,7 @@ class Summaries:
     async def submit(self, who: Principal, text: str, wish: Wish, *, surface: str, key: Key | None = None) -> Begun:
         """Take a text as a job. Raises Invalid naming the bounds."""
         least, most = self.bounds
-        return await self._generations.submit(who, self._wanted(text, wish, least, most, surface=surface, key=key))
+        return await self._generations.submit(who, self._wanted(who, text, wish, least, most, surface=surface, key=key))
 
     async def submit_file(
         self, who: Principal, path: Path, name: str, wish: Wish, *, surface: str, key: Key | None = None
@@ -58,19 +58,21 @@ class Summaries:
         if not await self._generations.is_repeat(who, key):
             await self._limits.check(limits.SUMMARIES, f"{who.tenant}/{who.owner}")
         read = await self.read(path, name)
-        wanted = self._wanted(read.text, wish, 1, self._most_in_file, surface=surface, key=key)
+        wanted = self._wanted(who, read.text, wish, 1, self._most_in_file, surface=surface, key=key)
         return await self._generations.submit(who, wanted), read
 
     async def begin(self, who: Principal, text: str, wish: Wish, *, surface: str) -> Begun:
         """The same for a caller that waits and follows it itself."""
-        wanted = self._wanted(text, wish, 1, self._most_in_file, surface=surface, key=None)
+        wanted = self._wanted(who, text, wish, 1, self._most_in_file, surface=surface, key=None)
         return await self._generations.begin(who, wanted)
 
     async def read(self, path: Path, name: str) -> ReadText:
         """The text of a file, read in a child process."""
         return await self._reader.read(path, name)
 
-    def _wanted(self, text: str, wish: Wish, least: int, most: int, *, surface: str, key: Key | None) -> Wanted:
+    def _wanted(
+        self, who: Principal, text: str, wish: Wish, least: int, most: int, *, surface: str, key: Key | None
+    ) -> Wanted:
         text = text.strip()
         if len(text) < least:
             raise Invalid(f"the text has {len(text)} characters; it takes at least {least}", field="text")
@@ -78,7 +80,7 @@ class Summaries:
             raise Invalid(f"the text has {len(text)} characters; it takes at most {most}", field="text")
         if wish.length not in LENGTHS:
             raise Invalid(f"a length is one of: {', '.join(LENGTHS)}", field="length")
-        offer = self._models.pick_for_summary(wish.model)
+        offer = self._models.pick_for_summary(wish.model, who)
         if wish.language and CHAT not in offer.model.abilities:
             raise Invalid(
                 f"the model {offer.model.name!r} keeps to the text's own language; name one that chats for another",

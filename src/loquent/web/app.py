@@ -15,6 +15,7 @@ from loquent import __version__
 from loquent.domain.errors import LoquentError
 from loquent.web.api import (
     documents,
+    embeddings,
     feedback,
     generations,
     health,
@@ -25,7 +26,8 @@ from loquent.web.api import (
     summaries,
     users,
 )
-from loquent.web.compat import chat, getdoc, openai, text_generations, upload
+from loquent.web.compat import chat, getdoc, openai, responses, text_generations, upload
+from loquent.web.compat import embeddings as openai_embeddings
 from loquent.web.direct import Direct
 from loquent.web.document import document
 from loquent.web.edge import Edge
@@ -34,10 +36,13 @@ from loquent.web.observe import configure_logs
 from loquent.web.pages import assets, docs, home
 from loquent.wiring import Services, build, load_settings, warn
 
-DIRECT: tuple[Direct, ...] = (generations.CREATE, openai.CHAT, openai.COMPLETION, text_generations.CREATE, chat.CHAT)
+DIRECT: tuple[Direct, ...] = (
+    *(generations.CREATE, openai.CHAT, openai.COMPLETION, responses.CREATE),
+    *(embeddings.CREATE, openai_embeddings.CREATE, text_generations.CREATE, chat.CHAT),
+)
 ROUTERS = (
     *(generations.router, summaries.router, models.router, users.router, health.router, openai.router),
-    *(history.router, feedback.router, sessions.router, chat.router),
+    *(responses.router, history.router, feedback.router, sessions.router, chat.router),
     *(text_generations.router, documents.router, getdoc.router, images.router, upload.router),
     *(home.router, docs.router, assets.router),
 )
@@ -47,7 +52,9 @@ DRESSES: dict[str, Dress] = {
     **dict.fromkeys(upload.PREFIXES, upload.dress),
     "/v1/": openai.dress,
 }
-UPLOADS = frozenset({summaries.UPLOAD, documents.UPLOAD, getdoc.UPLOAD, images.UPLOAD, upload.UPLOAD})
+UPLOADS = frozenset({summaries.UPLOAD, documents.UPLOAD, getdoc.UPLOAD, images.UPLOAD, upload.UPLOAD}).union(
+    each.path for each in DIRECT if each.takes_pictures
+)
 
 
 def create_app(services: Services | None = None) -> Edge:

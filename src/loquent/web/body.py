@@ -108,6 +108,15 @@ async def read_body(receive: Receive) -> bytes:
     return b"".join(parts)
 
 
+def check_size(body: bytes, most: int) -> None:
+    """Raise TooLarge where a body has more than that many bytes beside what stands in base64 within it: pictures."""
+    rest, end = len(body), 0
+    while rest > most and (begin := body.find(b";base64,", end)) >= 0 and (end := body.find(b'"', begin)) >= 0:
+        rest -= end - begin
+    if rest > most:
+        raise TooLarge(f"the body is over {most} bytes, without its pictures")
+
+
 def read_json(body: bytes, decoder: json.JSONDecoder | None = None) -> Any:
     """What a JSON body says (RFC 8259, I-JSON); by default strictly. Raises Invalid naming what is wrong with it."""
     if not body:

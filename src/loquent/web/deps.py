@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from inspect import isawaitable
 from typing import Annotated, Any
 
 from fastapi import Depends, Request, Response
@@ -29,7 +30,9 @@ class StrictRoute(APIRoute):
 
         async def strictly(request: Request) -> Response:
             if ask_who is not None:
-                ask_who(request)
+                found = ask_who(request)
+                if isawaitable(found):
+                    await found
             if check is not None:
                 check(request.headers.get("content-type"))
             _check_query(request)
@@ -59,9 +62,17 @@ def _who_by_token(request: Request) -> Principal:
     return by_token(request.scope["loquent.services"], request.headers.get("authorization"))
 
 
+async def _admin(request: Request) -> Principal:
+    """Who asks, where that is an administrator, by the account as it stands now."""
+    services: Services = request.scope["loquent.services"]
+    who = _who(request)
+    await services.accounts.check_admin(who)
+    return who
+
+
 def _check_query(request: Request) -> None:
-    """Raise Invalid where a name stands twice: which of the two is meant nobody knows."""
-    given = [name for name, _ in request.query_params.multi_items()]
+    """Raise Invalid where a name stands twice, unless it says that it is a list: which is meant nobody knows."""
+    given = [name for name, _ in request.query_params.multi_items() if not name.endswith("[]")]
     if len(set(given)) < len(given):
         twice = next(name for name in given if given.count(name) > 1)[:100]
         raise Invalid(f"{twice} stands twice in the query", field=twice)
@@ -82,5 +93,6 @@ Ours = Annotated[Services, Depends(_services)]
 Who = Annotated[Principal, Depends(_who)]
 WhoByAnyKey = Annotated[Principal, Depends(_who_by_any_key)]
 WhoByToken = Annotated[Principal, Depends(_who_by_token)]
-KNOWN = (_who, _who_by_any_key, _who_by_token)
+Admin = Annotated[Principal, Depends(_admin)]
+KNOWN = (_who, _who_by_any_key, _who_by_token, _admin)
 """What a route depends on that is not for everybody."""

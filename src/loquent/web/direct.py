@@ -6,6 +6,7 @@ is read and checked by the same code and models as everywhere, and its documenta
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -17,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 from loquent.domain.errors import Invalid, Unauthenticated
 from loquent.domain.principals import Principal
 from loquent.services.generations import Key
-from loquent.web.body import check_is_json, read_body, read_json, validate
+from loquent.web.body import check_is_json, check_size, read_body, read_json, validate
 from loquent.web.errors import Headers
 from loquent.web.proxies import normal
 from loquent.web.sse import Watch
@@ -49,7 +50,15 @@ class Call:
         """The body as the model wants it. Raises Invalid, TooLarge or Unsupported."""
         check_is_json(self.headers.get(b"content-type"))
         self.raw = await read_body(self.receive)
+        if self.is_large:
+            check_size(self.raw, self.services.settings.max_body)
+            return await asyncio.to_thread(lambda: validate(model, read_json(self.raw)))
         return validate(model, read_json(self.raw))
+
+    @property
+    def is_large(self) -> bool:
+        """Whether its body has pictures: then it is taken apart in a thread, or everybody would wait for that."""
+        return len(self.raw) > self.services.settings.max_body
 
     def key(self) -> Key | None:
         """The Idempotency-Key, where one came."""
@@ -79,6 +88,7 @@ class Direct:
     summary: str
     tags: tuple[str, ...]
     answers: Mapping[str, str]  # status -> what it means, for the documentation
+    takes_pictures: bool = False  # within its body, which may be as large as an upload then
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, as ASGI wants it."""

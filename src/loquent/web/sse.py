@@ -84,7 +84,7 @@ class EventStream:
         *,
         dress: Callable[[LoquentError], Dressed],
         last: Callable[[LoquentError], bytes],
-        headers: Headers | None = None,
+        headers: Headers | Callable[[], Headers] | None = None,  # asked for when they go out
     ) -> None:
         self._events = events
         self._dress = dress
@@ -123,7 +123,10 @@ class EventStream:
 
     async def _begin(self, send: Send) -> None:
         self._begun = True
-        await send({"type": "http.response.start", "status": 200, "headers": [*HEADERS, *self._headers]})
+        await send({"type": "http.response.start", "status": 200, "headers": [*HEADERS, *self._beside()]})
+
+    def _beside(self) -> Headers:
+        return self._headers() if callable(self._headers) else self._headers
 
     async def _fail(self, error: LoquentError, send: Send) -> None:
         if self._begun:
@@ -131,7 +134,7 @@ class EventStream:
             return
         self._begun = True
         status, headers, body = self._dress(error)
-        await send({"type": "http.response.start", "status": status, "headers": [*headers, *self._headers]})
+        await send({"type": "http.response.start", "status": status, "headers": [*headers, *self._beside()]})
         await send({"type": "http.response.body", "body": body, "more_body": True})
 
     def _tick(self, loop: asyncio.AbstractEventLoop, send: Send) -> None:

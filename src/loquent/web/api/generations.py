@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 from typing import Annotated, Any, Literal, Self
@@ -16,25 +17,21 @@ from loquent.domain.generations import Content, Generation, Json
 from loquent.domain.requests import Parameters
 from loquent.services.generations import Begun, Generations, Wanted
 from loquent.services.history import Filters, Listed
+from loquent.web.api.messages import ChatMessage, ToolName, stored_messages
 from loquent.web.body import HungUp, Wire
 from loquent.web.deps import Ours, StrictRoute, Who
 from loquent.web.direct import Call, Direct
 from loquent.web.errors import Headers, problem, rate_headers
+from loquent.web.kept import kept
+from loquent.web.messages import LONGEST, MOST_TOOLS, Function, stored_tools
 from loquent.web.sse import EventStream, Watch, event
 from loquent.wiring import Services
 
 router = APIRouter(prefix="/api/v1/generations", tags=["generations"], route_class=StrictRoute)
-LONGEST = 1_000_000  # characters of a prompt; the body's bound is usually the nearer one
 TURN = ("session", "turn", "turns_left_out")  # of a chat; said only where there is something to say
+COUNTED_APART = ("cached_tokens", "reasoning_tokens")  # of the usage, where the engine does
 Show = Callable[[Generation, Content], dict[str, Any]]
 EVENTS: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
-
-
-class ChatMessage(Wire):
-    """One message of a chat."""
-
-    role: Literal["system", "user", "assistant"]
-    content: Annotated[str, Field(max_length=LONGEST)]
 
 
 class Asked(Wire):
@@ -51,12 +48,22 @@ class Asked(Wire):
         | None
     ) = None
     response_format: dict[str, Any] | None = None
+    logprobs: Annotated[int, Field(ge=0, le=20)] | None = None  # of each token, and so many others in its place
+    reasoning_effort: Annotated[str, Field(pattern="^[a-z]{1,20}$")] | None = None
     stream: bool = False
 
     def parameters(self) -> Parameters:
         """Those that were asked for."""
-        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
-        return Parameters(self.max_tokens, self.temperature, self.top_p, self.seed, stop, self.response_format)
+        return Parameters(
+            self.max_tokens,
+            self.temperature,
+            self.top_p,
+            self.seed,
+            (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ()),
+            self.response_format,
+            self.logprobs,
+            self.reasoning_effort,
+        )
 
 
 class AskedNowOrLater(Asked):
@@ -76,6 +83,10 @@ class NewGeneration(AskedNowOrLater):
 
     prompt: Annotated[str, Field(min_length=1, max_length=LONGEST)] | None = None
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=2_000)] | None = None
+    tools: Annotated[list[Function], Field(max_length=MOST_TOOLS)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | ToolName | None = None
+    parallel_calls: bool | None = None
+    cache: bool | None = None  # whether a kept answer will do; left out: where it would come out the same
 
     @model_validator(mode="after")
     def _is_one_of_each(self) -> Self:
@@ -83,15 +94,30 @@ class NewGeneration(AskedNowOrLater):
             raise ValueError("give either a prompt or messages")
         return self
 
+    def stored(self) -> Json:
+        """The input of the generation. Raises Invalid or TooLarge."""
+        asked: Json = {"prompt": self.prompt} if self.messages is None else {"messages": stored_messages(self.messages)}
+        return {**asked, **self._tools()} if self.tools or self.tool_choice else asked
+
+    def _tools(self) -> Json:
+        choice = self.tool_choice
+        name, said = (choice.name, None) if isinstance(choice, ToolName) else ("", choice)
+        tools = [each.model_dump() for each in self.tools or ()]
+        return stored_tools(tools, choice=said, tool=name, parallel=self.parallel_calls)
+
 
 async def create_generation(call: Call) -> None:
     """Ask a model. At once by default; `stream` sends events (delta, then done or error); `background` makes a job.
 
-    A prompt alone is put to a chat model as one message. Send an Idempotency-Key to make repeats safe for 24 hours.
+    A prompt alone is put to a chat model as one message. Where `tools` are offered, the answer may ask for `calls`;
+    their results come back as messages of the role `tool` with their `call_id`. What the model thought aloud is in
+    `reasoning`. A stream has the text alone in its deltas: calls, reasoning and logprobs stand in its `done`. Pictures
+    come as data URLs of PNG, JPEG, WebP or GIF. Send an Idempotency-Key to make repeats safe for 24 hours.
     """
     who = call.who()
     body = await call.body(NewGeneration)
-    wanted = _wanted(body, call)
+    stored = await asyncio.to_thread(body.stored) if call.is_large else body.stored()
+    wanted = _wanted(body, stored, call)
     generations = call.services.generations
     if body.background:
         begun = await generations.submit(who, wanted)
@@ -117,10 +143,12 @@ CREATE = Direct(
         "200": "The generation, or a stream of events",
         "202": "Accepted as a job; Location tells where it is",
         "409": "The first request with this Idempotency-Key is still being worked on",
+        "413": "The body is too large: see LOQUENT_MAX_BODY, and LOQUENT_MAX_UPLOAD for one with pictures",
         "422": "What was asked cannot be done as asked",
         "429": "Over the rate; Retry-After tells when to come again",
         "503": "The model is loading or away",
     },
+    takes_pictures=True,
 )
 
 
@@ -130,7 +158,7 @@ async def list_generations(
     who: Who,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     after: Annotated[str | None, Query(pattern="^gen_[0-9a-f]{32}$")] = None,
-    kind: Literal["text", "chat", "summary", "document", "image"] | None = None,
+    kind: Literal["text", "chat", "summary", "document", "image", "embedding"] | None = None,
     status: Literal["pending", "processing", "completed", "failed", "cancelled"] | None = None,
     model: Annotated[str | None, Query(max_length=200)] = None,
     created_after: Annotated[str | None, Query(max_length=40, description="ISO 8601")] = None,
@@ -222,6 +250,7 @@ def shown(generation: Generation, content: Content) -> dict[str, Any]:
         "model": generation.model,
         "input": content.input,
         "output": content.output,
+        **(content.more or {}),
         "finish_reason": generation.finish_reason,
         **({"sources": content.sources} if content.sources else {}),
         **common(generation),
@@ -277,16 +306,21 @@ def moment(name: str, text: str | None) -> Moment | None:
 def common(generation: Generation) -> dict[str, Any]:
     """What a generation shows of itself wherever it stands."""
     prompt, completion = generation.prompt_tokens, generation.completion_tokens
+    details = generation.details or {}
     usage = None
     if prompt is not None and completion is not None:
         total = prompt + completion
         usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": total}
         usage |= {"estimated": generation.usage_estimated}
+        usage |= {name: known for name in COUNTED_APART if (known := details.get(name))}
     failed = generation.error_code is not None
     return {
         "usage": usage,
         **{name: value for name in TURN if (value := getattr(generation, name)) is not None},
         "cost": generation.cost,
+        "answered_by": generation.answered_by,
+        **({"tries": details["tries"]} if "tries" in details else {}),
+        **({"cached": details["cache"]["hit"]} if "cache" in details else {}),
         "error": {"code": generation.error_code, "message": generation.error_message} if failed else None,
         "progress": {"done": generation.steps_done, "of": generation.steps} if generation.steps else None,
         "parameters": generation.parameters,
@@ -299,16 +333,10 @@ def common(generation: Generation) -> dict[str, Any]:
     }
 
 
-def _wanted(body: NewGeneration, call: Call) -> Wanted:
-    if body.messages is not None:
-        stored: Json = {"messages": [{"role": each.role, "content": each.content} for each in body.messages]}
-        text = body.messages[-1].content
-    else:
-        text = body.prompt or ""
-        stored = {"prompt": text}
-    kind = "chat" if body.messages is not None else "text"
+def _wanted(body: NewGeneration, stored: Json, call: Call) -> Wanted:
+    text = body.prompt if body.prompt is not None else stored["messages"][-1]["content"]
     return Wanted(
-        kind=kind,
+        kind="text" if body.messages is None else "chat",
         surface="api",
         input=stored,
         text=text,
@@ -316,6 +344,7 @@ def _wanted(body: NewGeneration, call: Call) -> Wanted:
         parameters=body.parameters(),
         streamed=body.stream,
         key=call.key(),
+        cache=body.cache,
     )
 
 
@@ -326,7 +355,7 @@ def place_of(begun: Begun) -> tuple[bytes, bytes]:
 
 def headers_of(begun: Begun) -> Headers:
     """What the answer says of a generation beside its body: its id, the caller's rate, whether it is a repeat."""
-    headers = [*rate_headers(begun.limit), (b"x-loquent-generation", begun.generation.id.encode())]
+    headers = [*rate_headers(begun.limit), (b"x-loquent-generation", begun.generation.id.encode()), *kept(begun)]
     return [*headers, (b"idempotent-replayed", b"true")] if begun.replayed else headers
 
 
@@ -347,7 +376,7 @@ def stream_of(generations: Generations, begun: Begun, show: Show, request_id: st
         _events(generations, begun, show),
         dress=lambda error: problem(error, request_id),
         last=lambda error: _last(error, request_id),
-        headers=headers_of(begun),
+        headers=lambda: headers_of(begun),
     )
 
 

@@ -32,7 +32,7 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
 
 def _filters(
-    kind: Literal["text", "chat", "summary", "document", "image"] | None = None,
+    kind: Literal["text", "chat", "summary", "document", "image", "embedding"] | None = None,
     status: Literal["pending", "processing", "completed", "failed", "cancelled"] | None = None,
     model: Annotated[str | None, Query(max_length=200)] = None,
     surface: Annotated[str | None, Query(pattern="^[a-z]{1,40}$", description="api, openai, chat, …")] = None,
@@ -121,6 +121,7 @@ def _cells(generation: Generation, content: Content) -> dict[str, Any]:
         "surface": generation.surface,
         "status": generation.status,
         "model": generation.model,
+        "answered_by": generation.answered_by,
         "created_at": iso(generation.created_at),
         "completed_at": iso(generation.completed_at) if generation.completed_at else "",
         **_about(generation),
@@ -139,6 +140,7 @@ COLUMNS = (
     *("id", "kind", "surface", "status", "model", "created_at", "completed_at"),
     *("session", "turn", "turns_left_out", "upload", "feedback"),
     *("prompt_tokens", "completion_tokens", "cost", "finish_reason", "error", "parameters", "input", "output"),
+    "answered_by",
 )
 
 

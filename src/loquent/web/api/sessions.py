@@ -13,7 +13,6 @@ from loquent.domain.sessions import TITLE, Session
 from loquent.services.sessions import Manner
 from loquent.web.api.generations import (
     EVENTS,
-    LONGEST,
     Asked,
     AskedNowOrLater,
     answer_of,
@@ -25,6 +24,7 @@ from loquent.web.body import Wire
 from loquent.web.deps import Ours, StrictRoute, Who
 from loquent.web.direct import idempotency_key
 from loquent.web.errors import rate_headers
+from loquent.web.messages import LONGEST
 from loquent.wiring import Services
 
 router = APIRouter(prefix="/api/v1/sessions", tags=["sessions"], route_class=StrictRoute)

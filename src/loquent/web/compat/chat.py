@@ -16,11 +16,12 @@ from loquent.domain.clock import iso
 from loquent.domain.ids import as_uuid, from_uuid
 from loquent.domain.sessions import PREFIX
 from loquent.services.sessions import Manner
-from loquent.web.api.generations import LONGEST, headers_of, json_answer
+from loquent.web.api.generations import headers_of, json_answer
 from loquent.web.body import Wire
 from loquent.web.deps import Ours, StrictRoute, Who
 from loquent.web.direct import Call, Direct
 from loquent.web.errors import rate_headers
+from loquent.web.messages import LONGEST
 
 router = APIRouter(tags=["chat"], route_class=StrictRoute)
 SURFACE = "chat"

@@ -135,7 +135,7 @@ async def put_preset(request: Request, ours: Ours, who: WhoByToken) -> Response:
         ),
         "top_p": float(_checked(asked, "top_p", "E007", "a number from 0 to 1", lambda n: 0 <= n <= 1)),
     }
-    model = _offer(ours).model
+    model = _offer(ours, who).model
     await ours.presets.put(who, SURFACE, parameters)
     return json_answer({"name": model.name, "llm": model.id, **parameters})
 
@@ -149,7 +149,7 @@ async def create_text(call: Call) -> None:
     body = await call.body(NewPrompt)
     if not body.prompt.strip():
         raise Coded(400, "E004", "Prompt cannot be empty")
-    offer = _offer(call.services)
+    offer = _offer(call.services, who)
     wanted = Wanted(
         kind="text",
         surface=SURFACE,
@@ -213,9 +213,9 @@ def _checked(asked: dict[str, Any], name: str, code: str, takes: str, fits: Any,
     return value
 
 
-def _offer(services: Services) -> Offer:
+def _offer(services: Services, who: Principal) -> Offer:
     try:
-        return services.models.text_offer()
+        return services.models.text_offer(who)
     except NotFound:
         raise Coded(404, "E001", "Model configuration not found") from None
 
