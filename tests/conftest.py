@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
 
 import pytest
+
+from postgres_server import PostgresServer, postgres_server
 
 
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL for all tests of this process; each takes a database of its own."""
+    with postgres_server() as server:
+        yield server
 
 
 @pytest.fixture

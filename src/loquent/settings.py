@@ -38,7 +38,7 @@ from loquent.domain.kinds import (
 SERVER, DATA, ACCESS, MODELS = "Server", "Data", "Access", "Models"
 LIMITS, JOBS, KEEPING, SEEING = "Limits", "Jobs", "Retention", "Logs and metrics"
 
-LATER = frozenset(("postgresql", "postgres", "mongodb", "redis", "rediss", "amqp", "amqps", "pyamqp", "s3"))
+LATER = frozenset(("mongodb", "redis", "rediss", "amqp", "amqps", "pyamqp", "s3"))
 """Backends that a family's own variable may name though this version does not carry them: told, and passed over."""
 WRITTEN = {"AWS_BUCKET_NAME": "s3://{}"}
 """What stands in such a variable, as a URL."""
@@ -118,7 +118,7 @@ class Settings:
     )
     store: str = setting(
         "",
-        url("sqlite", "memory", "dynamodb"),
+        url("sqlite", "postgresql", "postgres", "memory", "dynamodb"),
         "Where records are kept.",
         env="LOQUENT_STORE",
         aliases=("DATABASE_URL", "MONGO_URI"),

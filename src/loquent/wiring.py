@@ -197,7 +197,7 @@ class Services:
         except OSError:
             alone = False
         fcntl.flock(self._lock, fcntl.LOCK_SH)
-        return alone and not self.settings.store_url.startswith("dynamodb")
+        return alone and scheme.startswith(("sqlite", "memory"))  # any other is shared by who knows whom
 
 
 def build(found: Settings) -> Services:

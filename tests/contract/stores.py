@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from loquent.stores import Keeper, connect
+from postgres_server import PostgresServer
 
 ROOT = Path(__file__).parents[2]
 MINISTACK = ROOT / ".venv-ministack" / "bin" / "ministack"
@@ -91,8 +92,14 @@ def _emulated(request: pytest.FixtureRequest, folder: Path) -> str:
     return f"dynamodb://{address}/loquent-{uuid.uuid4().hex}?region=eu-central-1"
 
 
+def _served(request: pytest.FixtureRequest, folder: Path) -> str:
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return server.database()
+
+
 BACKENDS = (
     Backend("memory", lambda request, folder: "memory:", keeps=False),
     Backend("sqlite", lambda request, folder: f"sqlite:///{folder}/loquent.db"),
+    Backend("postgresql", _served),
     Backend("dynamodb", _emulated),
 )

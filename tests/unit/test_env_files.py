@@ -17,6 +17,7 @@ from loquent.domain.errors import Misconfigured
 from loquent.web.app import create_app
 from loquent.web.edge import Edge
 from loquent.wiring import Services, build, load_settings, model_rows, unknown_models, warn
+from postgres_server import PostgresServer
 
 pytestmark = pytest.mark.anyio
 SAMPLES = Path(__file__).parents[1] / "samples" / "env"
@@ -24,7 +25,7 @@ FAMILIES = ("textgen", "summaries", "documents", "images", "chat")
 WARNED = {
     "textgen": ["MODEL_NAME holds 'default-model'", "LLM_ID holds 'gpt2'"],
     "summaries": [
-        "DATABASE_URL names postgresql", "CELERY_BROKER_URL names redis", "REDIS_URL names redis",
+        "CELERY_BROKER_URL names redis", "REDIS_URL names redis",
         "CELERY_RESULT_BACKEND is not used",
     ],
     "documents": ["MONGO_URI names mongodb", "AWS_BUCKET_NAME names s3"],
@@ -35,9 +36,14 @@ SECRETS = ("s3cr3t", "p4ssw0rd", "sk-not-a-real-key", "wJalrXUtnFEMI", "django-i
 
 
 @asynccontextmanager
-async def started(folder: Path, family: str) -> AsyncIterator[tuple[Edge, Services]]:
+async def started(folder: Path, family: str, request: pytest.FixtureRequest) -> AsyncIterator[tuple[Edge, Services]]:
     """The application, with nothing set but the family's file and where data is kept."""
-    shutil.copy(SAMPLES / f"{family}.env", folder / ".env")
+    written = (SAMPLES / f"{family}.env").read_text("utf-8")
+    if (place := "@db:5432/summaries") in written:  # the host that the file names, as it stands here
+        server: PostgresServer = request.getfixturevalue("postgres")
+        url = server.database(owner="summarizer")
+        written = written.replace(place, f"@{url.partition('@')[2]}")
+    (folder / ".env").write_text(written)
     services = build(load_settings({"LOQUENT_DATA_DIR": str(folder / "data")}, folder))
     await services.open()
     try:
@@ -48,9 +54,9 @@ async def started(folder: Path, family: str) -> AsyncIterator[tuple[Edge, Servic
 
 @pytest.mark.parametrize("family", FAMILIES)
 async def test_the_file_starts_the_application_and_what_is_passed_over_is_told(
-    tmp_path: Path, family: str, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, family: str, caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest
 ) -> None:
-    async with started(tmp_path, family) as (app, services):
+    async with started(tmp_path, family, request) as (app, services):
         answer = await ask(app, "GET", "/api/v1/health")
         assert (answer.status, answer.json()["status"]) == (200, "healthy")
         warn(services, {"LOQUENT_DATA_DIR": str(tmp_path / "data")}, tmp_path)
@@ -60,8 +66,8 @@ async def test_the_file_starts_the_application_and_what_is_passed_over_is_told(
     assert not [secret for secret in SECRETS if secret in caplog.text]
 
 
-async def test_textgen(tmp_path: Path) -> None:
-    async with started(tmp_path, "textgen") as (_, services):
+async def test_textgen(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    async with started(tmp_path, "textgen", request) as (_, services):
         found = services.settings
         assert found.store_url == f"sqlite:///{tmp_path}/data/text_generation.db"
         assert (tmp_path / "data" / "text_generation.db").exists()
@@ -73,10 +79,10 @@ async def test_textgen(tmp_path: Path) -> None:
         assert all(f"{chosen.name} goes on" in line for line in unknown_models(found, services.models))
 
 
-async def test_summaries(tmp_path: Path) -> None:
-    async with started(tmp_path, "summaries") as (app, services):
+async def test_summaries(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    async with started(tmp_path, "summaries", request) as (app, services):
         found = services.settings
-        assert found.store_url == f"sqlite:///{tmp_path}/data/loquent.db"
+        assert found.store_url.startswith("postgresql://summarizer:")
         assert (found.queue, found.limiter) == ("local:", "memory:")
         assert found.log_number == 10
         assert {(rate.count, rate.seconds) for rate in services.limits.rules["summaries"]} == {(10, 60), (100, 3600)}
@@ -89,8 +95,8 @@ async def test_summaries(tmp_path: Path) -> None:
             assert answer.status == status
 
 
-async def test_documents(tmp_path: Path) -> None:
-    async with started(tmp_path, "documents") as (_, services):
+async def test_documents(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    async with started(tmp_path, "documents", request) as (_, services):
         found = services.settings
         assert found.store_url == f"sqlite:///{tmp_path}/data/loquent.db"
         assert found.blobs_url == f"file://{tmp_path}/data/blobs"
@@ -98,16 +104,16 @@ async def test_documents(tmp_path: Path) -> None:
         assert (found.aws_region, found.aws_key_id[:4], found.aws_secret_key[:4]) == ("ap-south-1", "AKIA", "wJal")
 
 
-async def test_images(tmp_path: Path) -> None:
-    async with started(tmp_path, "images") as (_, services):
+async def test_images(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    async with started(tmp_path, "images", request) as (_, services):
         found = services.settings
         assert found.image_model_url == "http://127.0.0.1:8501/v1/predict"
         assert (found.aws_region, found.aws_key_id[:4], found.aws_secret_key[:4]) == ("us-east-1", "AKIA", "wJal")
         assert (len(found.secret), found.algorithm) == (48, "HS256")
 
 
-async def test_chat(tmp_path: Path) -> None:
-    async with started(tmp_path, "chat") as (_, services):
+async def test_chat(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    async with started(tmp_path, "chat", request) as (_, services):
         assert services.settings.secret.startswith("b1946ac9")
         assert services.models.default == "gpt-4o-mini"
 
@@ -141,6 +147,6 @@ def test_the_doctor_tells_what_is_passed_over(tmp_path: Path, monkeypatch: pytes
     found = findings.configured()
     doubts = [each.what for each in found if each.mark == findings.DOUBT]
     assert [line.split()[0] for line in doubts] == [
-        "DATABASE_URL", "CELERY_BROKER_URL", "REDIS_URL", "CELERY_RESULT_BACKEND",
+        "CELERY_BROKER_URL", "REDIS_URL", "CELERY_RESULT_BACKEND",
     ]  # fmt: skip
     assert not [each for each in found if "s3cr3t" in each.what]

@@ -13,6 +13,8 @@ from loquent.ports.store import Store
 SCHEMES: Mapping[str, str] = {
     "memory": "loquent.stores.memory:Memory",
     "sqlite": "loquent.stores.sqlite:Sqlite",
+    "postgresql": "loquent.stores.postgres:Postgres",
+    "postgres": "loquent.stores.postgres:Postgres",
     "dynamodb": "loquent.stores.dynamodb:DynamoDB",
 }
 """Each scheme with the class that speaks it."""

@@ -7,7 +7,6 @@ import sqlite3
 from asyncio import timeout, to_thread
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from sqlalchemy.pool import NullPool
 
 from loquent.domain.errors import Invalid, LoquentError, Misconfigured, Stale, Taken, Unavailable
 from loquent.stores import Checked, migrations
+from loquent.stores.groups import grouped, of_rows
 from loquent.stores.lane import Job, Lane
 from loquent.stores.migrations import HEAD
 from loquent.stores.sql import Call, Sql
@@ -186,35 +186,15 @@ def _in_bulk(cursor: sqlite3.Cursor, group: list[Job]) -> None:
 
     Around each statement the interpreter is given away and waited for: under load that costs more than the statement.
     """
-    adds: dict[str, list[Sequence[Any]]] = {}
-    bumps: dict[tuple[str, Any], list[Any]] = {}
-    for job in group:
-        for sql, values, _, is_add, sums in job.calls:
-            if is_add:
-                adds.setdefault(sql, []).append(values)
-            elif sums:
-                known = bumps.get((sql, values[0]))
-                if known is None:
-                    bumps[sql, values[0]] = list(values)
-                else:
-                    for counter, amount in sums:  # what it is made with counts once, what is added each time
-                        known[counter] += values[amount]
-                        known[amount] += values[amount]
-    for sql, rows in adds.items():
+    made = grouped(chain.from_iterable(job.calls for job in group))
+    for sql, rows in made.adds.items():
         at = 0
         while at < len(rows):
             n = min(MOST_ROWS, len(rows) - at)
-            cursor.execute(_of_rows(sql, n), list(chain.from_iterable(rows[at : at + n])))
+            cursor.execute(of_rows(sql, n), list(chain.from_iterable(rows[at : at + n])))
             at += n
-    for (sql, _), values in bumps.items():
+    for (sql, _), values in made.bumps.items():
         cursor.execute(sql, values)
-
-
-@lru_cache(maxsize=256)
-def _of_rows(sql: str, n: int) -> str:
-    """An INSERT of one row, as one of n."""
-    head, _, row = sql.rpartition(" VALUES ")
-    return f"{head} VALUES {', '.join([row] * n)}"
 
 
 def _conflict(error: sqlite3.Error) -> LoquentError:
@@ -314,11 +294,7 @@ class Sqlite(Sql):
                 if not getattr(error, "sqlite_errorname", "").startswith("SQLITE_CORRUPT"):
                     raise
                 return Checked(None, HEAD, (f"{self._path} is damaged ({error}): restore it from a backup",))
-        if current is not None and current > HEAD:  # revisions are numbered
-            said.append(f"the schema is {current}, newer than this program knows ({HEAD}): use a newer Loquent")
-        elif current != HEAD:
-            said.append(f"the schema is {current or 'empty'}: `loquent store upgrade` brings it to {HEAD}")
-        return Checked(current, HEAD, tuple(said))
+        return migrations.standing(current, *said)
 
     @contextmanager
     def _told(self) -> Iterator[None]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loquent.domain.errors import Misconfigured
+from loquent.stores import Checked
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -35,6 +36,16 @@ def upgrade(connection: Connection, name: str) -> None:
     if current is not None and current not in {each.revision for each in ScriptDirectory(_scripts()).walk_revisions()}:
         raise newer(name, current)
     command.upgrade(config, HEAD)
+
+
+def standing(current: str | None, *said: str) -> Checked:
+    """How a schema of that revision stands, beside what was found already."""
+    found = list(said)
+    if current is not None and current > HEAD:  # revisions are numbered
+        found.append(f"the schema is {current}, newer than this program knows ({HEAD}): use a newer Loquent")
+    elif current != HEAD:
+        found.append(f"the schema is {current or 'empty'}: `loquent store upgrade` brings it to {HEAD}")
+    return Checked(current, HEAD, tuple(found))
 
 
 def configured(connection: Connection) -> Config:
