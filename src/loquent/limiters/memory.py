@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from loquent.domain.clock import SECOND, now
+from loquent.limiters.windows import state_of, taken, tightest
 from loquent.ports.limiter import Rate, State
 
 FORGET_EVERY = 10_000  # takes between two looks for keys that nobody used for their longest window
@@ -14,7 +15,7 @@ Line = deque[int]
 class Memory:
     """Counts exactly, at a cost that does not grow with the counts; what is out of every window is forgotten."""
 
-    def __init__(self) -> None:
+    def __init__(self, url: str = "memory:") -> None:
         self._lines: dict[tuple[str, int], Line] = {}  # by key and window, oldest time first
         self._takes = 0
 
@@ -38,7 +39,7 @@ class Memory:
             if line is None:
                 line = self._lines[key, rate.seconds] = deque()
             line.append(present)
-        return State(True, state.rate, state.remaining - 1, float(state.rate.seconds), 0.0)
+        return taken(state)
 
     async def give_back(self, key: str, rates: tuple[Rate, ...]) -> None:
         """Uncount the newest."""
@@ -54,7 +55,7 @@ class Memory:
         if len(rates) == 1:
             return _under(self._lines.get((key, rates[0].seconds)), rates[0], present)
         states = [_under(self._lines.get((key, rate.seconds)), rate, present) for rate in rates]
-        return min(states, key=lambda state: (-state.retry_after, state.remaining, -state.rate.seconds))
+        return tightest(states)
 
     def _forget(self, present: int) -> None:
         for (key, seconds), line in list(self._lines.items()):
@@ -67,10 +68,6 @@ def _under(line: Line | None, rate: Rate, present: int) -> State:
     while line and line[0] <= start:
         line.popleft()
     if not line:
-        return State(True, rate, rate.count, 0.0, 0.0)
-    reset = (line[-1] - start) / SECOND
-    remaining = max(0, rate.count - len(line))
-    if remaining:
-        return State(True, rate, remaining, reset, 0.0)
-    frees = line[len(line) - rate.count]  # when this one leaves the window, there is room for one more
-    return State(False, rate, 0, reset, (frees - start) / SECOND)
+        return state_of(rate, present, 0, 0, 0)
+    frees = line[len(line) - rate.count] if len(line) >= rate.count else 0  # then there is room for one more
+    return state_of(rate, present, len(line), line[-1], frees)

@@ -1,0 +1,99 @@
+"""A link to Redis or Valkey that costs a moment once when the server is away or slow, and then nothing.
+
+When a call ends otherwise than well, all further ones are refused at once until the server has answered again, which
+is looked for in the background; there connections are made too, so that no call waits for one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from redis import asyncio as redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as Lost
+from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as Late
+
+from loquent.domain.errors import Misconfigured, Unavailable
+from loquent.domain.log import Log
+
+T = TypeVar("T")
+CONNECT = 2.0  # seconds in which a server that is there must be reached
+LOOK = 0.1  # seconds between looks for a server that is away, doubled up to
+LONGEST_LOOK = 2.0
+
+
+class Link:
+    """``what``: the part that it serves, as log lines and messages call it; ``setting``: what names its URL."""
+
+    def __init__(self, url: str, *, what: str, setting: str, seconds: float, connections: int = 8) -> None:
+        self._what, self._seconds, self._connections = what, seconds, connections
+        self._log = Log(f"loquent.{what}")
+        try:
+            pool = redis.BlockingConnectionPool.from_url(
+                url,
+                max_connections=connections,
+                timeout=None,
+                retry=Retry(NoBackoff(), 0),
+                socket_timeout=None,
+                socket_connect_timeout=None,
+            )
+        except ValueError:  # what it says may hold a piece of a password
+            raise Misconfigured(f"{setting} holds a URL that names no server") from None
+        self.client: Any = redis.Redis.from_pool(pool)
+        self.is_up = False
+        self._healing: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Reach the server, or begin to look for it."""
+        if not await self._reach():
+            self._lose("it cannot be reached")
+
+    async def close(self) -> None:
+        """Let go. May be called twice."""
+        self.is_up = False
+        if self._healing is not None:
+            self._healing.cancel()
+            await asyncio.gather(self._healing, return_exceptions=True)
+            self._healing = None
+        await self.client.aclose()
+
+    async def ask(self, call: Callable[[], Awaitable[T]]) -> T:
+        """What the server says to this. Raises Unavailable: it is away, slow, or refuses."""
+        if not self.is_up:
+            raise Unavailable(f"the server of the {self._what} is away")
+        try:
+            async with asyncio.timeout(self._seconds):
+                return await call()
+        except (TimeoutError, OSError, Lost, Late) as error:
+            self._lose(type(error).__name__)
+            raise Unavailable(f"the server of the {self._what} does not answer in time") from error
+        except RedisError as error:  # it is there, and refuses: full, read-only, no right to it
+            raise Unavailable(f"the server of the {self._what} refuses: {type(error).__name__}") from error
+
+    def _lose(self, why: str) -> None:
+        self.is_up = False
+        if self._healing is None or self._healing.done():
+            self._log.warning("the server is away", why=why)
+            self._healing = asyncio.create_task(self._heal(), name=self._what)
+
+    async def _heal(self) -> None:
+        wait = LOOK
+        while not await self._reach():
+            await asyncio.sleep(wait)
+            wait = min(LONGEST_LOOK, wait * 2)
+        self._log.info("the server is back")
+
+    async def _reach(self) -> bool:
+        """Whether the server answers now, on every connection."""
+        pings = (self.client.ping() for _ in range(self._connections))
+        try:
+            async with asyncio.timeout(CONNECT):
+                said = await asyncio.gather(*pings, return_exceptions=True)
+        except TimeoutError:
+            return False
+        self.is_up = not any(isinstance(each, BaseException) for each in said)
+        return self.is_up
