@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from postgres_server import PostgresServer, postgres_server
+from redis_server import RedisServer, redis_server
 
 
 @pytest.fixture(scope="session")
@@ -19,6 +20,13 @@ def anyio_backend() -> str:
 def postgres() -> Iterator[PostgresServer]:
     """A PostgreSQL for all tests of this process; each takes a database of its own."""
     with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A Redis of this test's own, to be killed, frozen and emptied."""
+    with redis_server(tmp_path_factory.mktemp("redis")) as server:
         yield server
 
 

@@ -142,7 +142,7 @@ class Settings:
     )
     limiter: str = setting(
         "memory:",
-        url("memory"),
+        url("memory", "redis", "rediss"),
         "Where rates are counted.",
         env="LOQUENT_LIMITER",
         aliases=("REDIS_URL",),

@@ -267,7 +267,7 @@ def build(found: Settings) -> Services:
             look=registry.look,
         ),
         registry=registry,
-        health=Health(store, files, models, answers.kept),
+        health=Health(store, files, rules.limiter, models, answers.kept),
     )
 
 

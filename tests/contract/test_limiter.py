@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 import time_machine
 
 from loquent.limiters import SCHEMES, connect
 from loquent.ports.limiter import Limiter, Rate
-from redis_server import RedisServer, redis_server
 
 pytestmark = pytest.mark.anyio
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -22,16 +20,10 @@ FIVE_A_MINUTE = (Rate(5, 60),)
 
 @pytest.fixture(params=["memory", "redis"])
 async def limiter(request: pytest.FixtureRequest) -> AsyncIterator[Limiter]:
-    made = connect("memory:" if request.param == "memory" else request.getfixturevalue("redis").url)
+    made = connect("memory:" if request.param == "memory" else f"{request.getfixturevalue('redis').url}?patience=5")
     await made.open()
     yield made
     await made.close()
-
-
-@pytest.fixture
-def redis(tmp_path: Path) -> Iterator[RedisServer]:
-    with redis_server(tmp_path) as server:
-        yield server
 
 
 def test_every_scheme_is_held_against_the_contract() -> None:

@@ -18,6 +18,7 @@ from loquent.web.app import create_app
 from loquent.web.edge import Edge
 from loquent.wiring import Services, build, load_settings, model_rows, unknown_models, warn
 from postgres_server import PostgresServer
+from redis_server import RedisServer
 
 pytestmark = pytest.mark.anyio
 SAMPLES = Path(__file__).parents[1] / "samples" / "env"
@@ -25,7 +26,7 @@ FAMILIES = ("textgen", "summaries", "documents", "images", "chat")
 WARNED = {
     "textgen": ["MODEL_NAME holds 'default-model'", "LLM_ID holds 'gpt2'"],
     "summaries": [
-        "CELERY_BROKER_URL names redis", "REDIS_URL names redis",
+        "CELERY_BROKER_URL names redis",
         "CELERY_RESULT_BACKEND is not used",
     ],
     "documents": ["MONGO_URI names mongodb", "AWS_BUCKET_NAME names s3"],
@@ -43,6 +44,9 @@ async def started(folder: Path, family: str, request: pytest.FixtureRequest) -> 
         server: PostgresServer = request.getfixturevalue("postgres")
         url = server.database(owner="summarizer")
         written = written.replace(place, f"@{url.partition('@')[2]}")
+    if (place := "//redis:6379") in written:
+        found: RedisServer = request.getfixturevalue("redis")
+        written = written.replace(place, f"//127.0.0.1:{found.port}")
     (folder / ".env").write_text(written)
     services = build(load_settings({"LOQUENT_DATA_DIR": str(folder / "data")}, folder))
     await services.open()
@@ -83,7 +87,8 @@ async def test_summaries(tmp_path: Path, request: pytest.FixtureRequest) -> None
     async with started(tmp_path, "summaries", request) as (app, services):
         found = services.settings
         assert found.store_url.startswith("postgresql://summarizer:")
-        assert (found.queue, found.limiter) == ("local:", "memory:")
+        assert (found.queue, found.limiter[:18]) == ("local:", "redis://127.0.0.1:")
+        await services.limits.limiter.ready()
         assert found.log_number == 10
         assert {(rate.count, rate.seconds) for rate in services.limits.rules["summaries"]} == {(10, 60), (100, 3600)}
         assert found.host_names == ("localhost", "127.0.0.1", ".example.com")
@@ -147,6 +152,6 @@ def test_the_doctor_tells_what_is_passed_over(tmp_path: Path, monkeypatch: pytes
     found = findings.configured()
     doubts = [each.what for each in found if each.mark == findings.DOUBT]
     assert [line.split()[0] for line in doubts] == [
-        "CELERY_BROKER_URL", "REDIS_URL", "CELERY_RESULT_BACKEND",
+        "CELERY_BROKER_URL", "CELERY_RESULT_BACKEND",
     ]  # fmt: skip
     assert not [each for each in found if "s3cr3t" in each.what]

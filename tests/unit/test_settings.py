@@ -82,7 +82,7 @@ def test_the_native_name_goes_before_its_alias() -> None:
             "mysql://db/x",
             "a URL that begins with sqlite: or postgresql: or postgres: or memory: or dynamodb:",
         ),
-        ("LOQUENT_LIMITER", "redis://x", "a URL that begins with memory:"),
+        ("LOQUENT_LIMITER", "amqp://x", "a URL that begins with memory: or redis: or rediss:"),
         ("LOQUENT_CACHE", "none", "off, or a URL that begins with memory: or redis: or rediss:"),
         ("LOG_LEVEL", "LOUD", "one of DEBUG, INFO, WARNING, ERROR, CRITICAL"),
         ("LOG_LEVEL", "11", "one of DEBUG, INFO, WARNING, ERROR, CRITICAL"),

@@ -25,6 +25,9 @@ class Memory:
     async def close(self) -> None:
         """Nothing to let go of."""
 
+    async def ready(self) -> None:
+        """It is always there."""
+
     async def take(self, key: str, rates: tuple[Rate, ...]) -> State:
         """Count one where every rate allows it."""
         present = now()

@@ -73,6 +73,11 @@ class Redis:
         await asyncio.gather(*self._sending, return_exceptions=True)
         await self._link.close()
 
+    async def ready(self) -> None:
+        """See the port."""
+        if self.is_alone:
+            raise Unavailable("the server of the limiter is away: each process counts for itself")
+
     @property
     def is_alone(self) -> bool:
         """Whether this process counts for itself, because the server is away."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from redis import asyncio as redis
 from redis.asyncio.retry import Retry
@@ -27,12 +28,16 @@ LONGEST_LOOK = 2.0
 
 
 class Link:
-    """``what``: the part that it serves, as log lines and messages call it; ``setting``: what names its URL."""
+    """``what``: the part that it serves, as log lines and messages call it; ``setting``: what names its URL.
+
+    ``seconds`` bound a call; the URL may say otherwise: redis://host:6379/0?patience=0.5.
+    """
 
     def __init__(self, url: str, *, what: str, setting: str, seconds: float, connections: int = 8) -> None:
-        self._what, self._seconds, self._connections = what, seconds, connections
+        self._what, self._connections = what, connections
         self._log = Log(f"loquent.{what}")
         try:
+            url, self._seconds = _parts(url, seconds)
             pool = redis.BlockingConnectionPool.from_url(
                 url,
                 max_connections=connections,
@@ -97,3 +102,13 @@ class Link:
             return False
         self.is_up = not any(isinstance(each, BaseException) for each in said)
         return self.is_up
+
+
+def _parts(url: str, seconds: float) -> tuple[str, float]:
+    """The URL as the library takes it, and our patience. Raises ValueError."""
+    parts = urlsplit(url)
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    patience = float(options.pop("patience", seconds))
+    if not 0 < patience <= 60:
+        raise ValueError
+    return urlunsplit(parts._replace(query=urlencode(options))), patience

@@ -39,6 +39,9 @@ class Limiter(Protocol):
     async def close(self) -> None:
         """Let go. May be called twice."""
 
+    async def ready(self) -> None:
+        """Return quickly where all processes count together; raises Unavailable where this one counts for itself."""
+
     async def take(self, key: str, rates: tuple[Rate, ...]) -> State:
         """Count one for this key where every rate allows it; the state is that of the tightest rate."""
         ...

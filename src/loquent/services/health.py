@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from loquent.domain.errors import LoquentError, NotInstalled
 from loquent.ports.blobs import Blobs
+from loquent.ports.limiter import Limiter
 from loquent.ports.store import Store
 from loquent.services.breaker import OPEN
 from loquent.services.kept import Kept
@@ -26,11 +27,12 @@ class Check:
 
 
 class Health:
-    """Asks the store, the place for files, the cache and every model's engine."""
+    """Asks the store, the place for files, the limiter, the cache and every model's engine."""
 
-    def __init__(self, store: Store, blobs: Blobs, models: Models, kept: Kept | None) -> None:
+    def __init__(self, store: Store, blobs: Blobs, limiter: Limiter, models: Models, kept: Kept | None) -> None:
         self._store = store
         self._blobs = blobs
+        self._limiter = limiter
         self._models = models
         self._kept = kept
 
@@ -44,6 +46,7 @@ class Health:
         ways = self._models.ways()
         engines = [_model(way, may_be_absent=way.model.name not in used) for way in ways]
         places = [_check("database", self._store.ready), _check("blobs", self._blobs.ready)]
+        places.append(_check("limiter", self._limiter.ready))
         if self._kept is not None:
             places.append(_check("cache", self._kept.ready))
         checks = list(await asyncio.gather(*places, *engines))
