@@ -63,7 +63,11 @@ class Weights:
                 chosen.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
         chosen.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(path), 0.0) for path in adapters]
         try:
-            return xllamacpp.Server(chosen)
+            server = xllamacpp.Server(chosen)
+            # Its loop begins some time after this; a server that is let go before that waits for ever for its end,
+            # with the interpreter's lock in its hand. So it is asked something that only the loop can answer.
+            server.handle_metrics()
+            return server
         except Exception as fault:
             others = ", ".join(path.name for path in (*adapters, self.projector) if path)
             beside = f" with {others}" if others else ""
@@ -120,4 +124,5 @@ def _settings(options: Options) -> Any:
     chosen.hostnames, chosen.port, chosen.api_keys = ["127.0.0.1"], 0, [secrets.token_urlsafe(32)]
     chosen.n_threads_http = 1
     chosen.ui = chosen.endpoint_slots = chosen.endpoint_props = False
+    chosen.endpoint_metrics = True  # see load
     return chosen
