@@ -15,14 +15,14 @@ from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench import cache, cold, embedded, history
+from bench import cache, cold, embedded, history, jobs
 from bench.aims import verdicts
 from bench.report import Report, Result
 from bench.rounds import Rig
 from bench.rows import ROWS
 from bench.servers import pin
 
-PARTS = ("requests", "streams", "cache", "embedded", "history", "cold")
+PARTS = ("requests", "streams", "cache", "jobs", "embedded", "history", "cold")
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -45,6 +45,8 @@ def main() -> int:
             steps["rows"] = lambda: _rows(asked, parts, Path(folder), say)
         if "cache" in parts:
             steps["cache"] = lambda: cache.run(Path(folder) / "cache", asked.rounds, asked.seconds, say)
+        if "jobs" in parts:
+            steps["jobs"] = lambda: jobs.run(Path(folder), asked.rounds, say)
         if "embedded" in parts:
             steps["embedded"] = lambda: embedded.run(Path(folder), asked.rounds, say)
         if "history" in parts:

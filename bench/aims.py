@@ -24,6 +24,8 @@ def verdicts(report: Report) -> Iterable[tuple[str, bool]]:
     for clients, field, what in ((1, "p50_ms", "ms of p50, 1 client"), (32, "cpu_ms", "ms of processor, 32 clients")):
         added = report.against("kept", "health", field, difference, part="cache", clients=clients)
         yield from _most(f"{what}, that a kept answer takes more than a bare route", 1.0, added)
+    jobs = report.against(loquent, "celery prefork", "per_second", ratio, part="jobs")
+    yield from _least("jobs/s of Celery with two processes, one worker", 60, jobs)
     yield from _most("MB resident, idle, no model", 120, report.figure(loquent, "idle_mb", part="start"))
     for where, what in (("first", "the first page"), ("anywhere", "a page from anywhere")):
         page = report.against("1,000,000", "10,000", "p50_ms", ratio, part="history", where=where)

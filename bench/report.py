@@ -62,7 +62,7 @@ class Report:
 
     def lines(self) -> list[str]:
         """Everything, as plain text."""
-        parts = (self._requests, self._streams, self._servers, self._disk, self._cache, self._embedded)
+        parts = (self._requests, self._streams, self._jobs, self._servers, self._disk, self._cache, self._embedded)
         parts += (self._growth, self._imports, self._noise)
         return [line for part in parts for line in part()]
 
@@ -138,6 +138,19 @@ class Report:
                 for row in self.names(**where)
             ]
             yield from drawn(f"kept answers, {count} clients", self.names(**where), table)
+
+    def _jobs(self) -> Iterable[str]:
+        where = {"part": "jobs"}
+        if names := self.names(**where):
+            table = [["jobs/s", f"of {names[-1]}"]]
+            table += [
+                [
+                    show(self.figure(row, "per_second", **where), ",.1f"),
+                    show(self.against(row, names[-1], "per_second", ratio, **where), ".1f"),
+                ]
+                for row in names
+            ]
+            yield from drawn("jobs of 0.2 s", names, table)
 
     def _embedded(self) -> Iterable[str]:
         where = {"part": "embedded"}

@@ -38,7 +38,7 @@ from loquent.domain.kinds import (
 SERVER, DATA, ACCESS, MODELS = "Server", "Data", "Access", "Models"
 LIMITS, JOBS, KEEPING, SEEING = "Limits", "Jobs", "Retention", "Logs and metrics"
 
-LATER = frozenset(("mongodb", "redis", "rediss", "amqp", "amqps", "pyamqp", "s3"))
+LATER = frozenset(("mongodb", "s3"))
 """Backends that a family's own variable may name though this version does not carry them: told, and passed over."""
 WRITTEN = {"AWS_BUCKET_NAME": "s3://{}"}
 """What stands in such a variable, as a URL."""
@@ -134,8 +134,8 @@ class Settings:
     )
     queue: str = setting(
         "local:",
-        url("local"),
-        "How workers are told of jobs.",
+        url("local", "redis", "rediss", "amqp", "amqps", "pyamqp", "sqs"),
+        "How workers are told of jobs: within a process, or by Celery over that broker.",
         env="LOQUENT_QUEUE",
         aliases=("CELERY_BROKER_URL",),
         group=DATA,
@@ -479,6 +479,13 @@ class Settings:
     job_slots: int = setting(
         8, whole(1, 1024), "Jobs that one process works on at the same time.", env="LOQUENT_JOB_SLOTS", group=JOBS
     )
+    serve_jobs: bool = setting(
+        True,
+        FLAG,
+        "Whether `loquent serve` runs jobs itself, too; off where workers of their own do.",
+        env="LOQUENT_SERVE_JOBS",
+        group=JOBS,
+    )
     lease_seconds: float = setting(
         60.0,
         number(0.1, 3600),
@@ -697,7 +704,7 @@ def passed_over(environ: Mapping[str, str]) -> list[str]:
     found = read(environ)
     used = {
         "store": f"records are kept in {found.store_url.partition('?')[0]}",
-        "queue": f"workers are told of jobs by {found.queue}",
+        "queue": f"workers are told of jobs by {_without_password(found.queue)}",
         "limiter": f"rates are counted in {found.limiter}",
         "blobs": f"uploaded files are kept in {found.blobs_url}",
     }

@@ -200,8 +200,8 @@ class Services:
         return alone and scheme.startswith(("sqlite", "memory"))  # any other is shared by who knows whom
 
 
-def build(found: Settings) -> Services:
-    """Everything, put together; nothing is opened yet. Raises Misconfigured."""
+def build(found: Settings, *, queue: Queue | None = None) -> Services:
+    """Everything, put together; nothing is opened yet. ``queue``: one that stands already. Raises Misconfigured."""
     try:
         found.data_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -209,7 +209,7 @@ def build(found: Settings) -> Services:
     failpoints.arm(found.failpoints)
     store = stores.connect(found.store_url, data_dir=found.data_dir)
     files = blobs.connect(found.blobs_url)
-    queue = queues.connect(found.queue)
+    queue = queue or queues.connect(found.queue)
     rows = model_rows(found)
     connect = connector(found, rows, lambda name: name in models.used)
     models = _models(found, rows, connect)
@@ -230,7 +230,7 @@ def build(found: Settings) -> Services:
         connect,
         lambda: runner.lives.values(),
         key_hosts=_key_hosts(found, rows),
-        host_of=engines.host_of,
+        places_of=engines.places_of,
     )
     reader = readers.connect(max_bytes=found.max_upload, max_characters=found.max_file_text)
     pictures = readers.picture_cleaner(max_bytes=found.max_upload, max_pixels=found.max_pixels)
@@ -329,7 +329,8 @@ def _models(found: Settings, rows: list[Model], connect: Callable[[Model], Offer
 
 def _key_hosts(found: Settings, rows: Sequence[Model]) -> dict[str, frozenset[str]]:
     """The hosts that the operator has paired each key's variable with: by a row, or by LOQUENT_KEY_HOSTS."""
-    pairs = [*found.key_hosts, *((row.key_env, engines.host_of(row)) for row in rows if row.key_env)]
+    settled = [(row.key_env, places[0]) for row in rows if row.key_env and (places := engines.places_of(row))]
+    pairs = [*found.key_hosts, *settled]
     return {name: frozenset(host for known, host in pairs if known == name) - {""} for name, _ in pairs}
 
 

@@ -15,15 +15,18 @@ ECHO = '[[model]]\nname = "echo"\nengine = "echo"\nid = "echo"\n'
 PATIENCE = 60.0  # seconds that a start or an end may take; a slow machine is no fault
 
 
-def start(folder: Path, command: str, **environ: str) -> subprocess.Popen[bytes]:
-    """A command on the echo model, with that folder for all it keeps; its log goes on in ``{command}.log``."""
+def start(folder: Path, command: str, *, module: str = "loquent", **environ: str) -> subprocess.Popen[bytes]:
+    """A command on the echo model, with that folder for all it keeps; its log goes on in ``{command}.log``.
+
+    ``module``: whose command it is.
+    """
     models = folder / "models.toml"
     models.write_text(ECHO, "utf-8")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("LOQUENT_", "OPENAI_"))}
     own = {"LOQUENT_DATA_DIR": str(folder / "data"), "LOQUENT_MODELS": str(models), "LOQUENT_HOST": "127.0.0.1"}
     with (folder / f"{command}.log").open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "loquent", *command.split()],
+            [sys.executable, "-m", module, *command.split()],
             cwd=folder,
             env={**kept, **own, "LOQUENT_LIMIT_GENERATIONS": "off", **environ},
             stdin=subprocess.DEVNULL,

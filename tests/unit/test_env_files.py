@@ -14,6 +14,7 @@ from asking import ask
 from loquent import settings
 from loquent.cli import findings
 from loquent.domain.errors import Misconfigured
+from loquent.queues.celery import Celery
 from loquent.web.app import create_app
 from loquent.web.edge import Edge
 from loquent.wiring import Services, build, load_settings, model_rows, unknown_models, warn
@@ -26,7 +27,6 @@ FAMILIES = ("textgen", "summaries", "documents", "images", "chat")
 WARNED = {
     "textgen": ["MODEL_NAME holds 'default-model'", "LLM_ID holds 'gpt2'"],
     "summaries": [
-        "CELERY_BROKER_URL names redis",
         "CELERY_RESULT_BACKEND is not used",
     ],
     "documents": ["MONGO_URI names mongodb", "AWS_BUCKET_NAME names s3"],
@@ -48,6 +48,13 @@ async def started(folder: Path, family: str, request: pytest.FixtureRequest) -> 
         found: RedisServer = request.getfixturevalue("redis")
         written = written.replace(place, f"//127.0.0.1:{found.port}")
     (folder / ".env").write_text(written)
+    async with built(folder) as made:
+        yield made
+
+
+@asynccontextmanager
+async def built(folder: Path) -> AsyncIterator[tuple[Edge, Services]]:
+    """What the file in the folder makes of it."""
     services = build(load_settings({"LOQUENT_DATA_DIR": str(folder / "data")}, folder))
     await services.open()
     try:
@@ -87,7 +94,8 @@ async def test_summaries(tmp_path: Path, request: pytest.FixtureRequest) -> None
     async with started(tmp_path, "summaries", request) as (app, services):
         found = services.settings
         assert found.store_url.startswith("postgresql://summarizer:")
-        assert (found.queue, found.limiter[:18]) == ("local:", "redis://127.0.0.1:")
+        assert (found.queue[-2:], found.limiter[:18]) == ("/1", "redis://127.0.0.1:")
+        assert isinstance(services.queue, Celery)
         await services.limits.limiter.ready()
         assert found.log_number == 10
         assert {(rate.count, rate.seconds) for rate in services.limits.rules["summaries"]} == {(10, 60), (100, 3600)}
@@ -152,6 +160,6 @@ def test_the_doctor_tells_what_is_passed_over(tmp_path: Path, monkeypatch: pytes
     found = findings.configured()
     doubts = [each.what for each in found if each.mark == findings.DOUBT]
     assert [line.split()[0] for line in doubts] == [
-        "CELERY_BROKER_URL", "CELERY_RESULT_BACKEND",
+        "CELERY_RESULT_BACKEND",
     ]  # fmt: skip
     assert not [each for each in found if "s3cr3t" in each.what]

@@ -131,7 +131,7 @@ async def _serve(app: Edge, settings: Settings) -> None:
     services = app.services
     if not any(row.engine == "llama" for row in services.models.rows()):  # those work on every core: they must yield
         loop.call_later(STARTED, wake_gently())
-    await services.open()
+    await services.open(works=settings.serve_jobs)
     try:
         server, stop = SERVERS[settings.server](app, settings)
         serving = asyncio.create_task(server)

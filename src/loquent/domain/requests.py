@@ -74,6 +74,8 @@ def stored_call(call: ToolCall) -> dict[str, str]:
 
 def message_of(stored: Mapping[str, Any]) -> Message:
     """The message that ``stored_message`` gave."""
+    if len(stored) == 2:  # as nearly always
+        return Message(stored["role"], stored["content"])
     pictures = tuple(Picture(each["media_type"], base64.b64decode(each["data"])) for each in stored.get("pictures", ()))
     calls = tuple(ToolCall(**each) for each in stored.get("calls", ()))
     return Message(stored["role"], stored["content"], pictures, calls, stored.get("call_id", ""))

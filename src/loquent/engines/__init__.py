@@ -59,7 +59,23 @@ def host_of(model: Model) -> str:
     """The host that a row's key goes to; empty where its engine calls nobody."""
     home = HOMES.get(model.engine, "")
     url = home if model.engine == "transformers" else model.url or home
-    return (urlsplit(url).hostname or "").rstrip(".")
+    try:
+        return (urlsplit(url).hostname or "").rstrip(".")
+    except ValueError:  # the engine itself says so where it is opened
+        return ""
+
+
+def places_of(model: Model) -> tuple[str, ...]:
+    """The words by which a key may have been paired with the place that this row's goes to: that place exactly, and its
+    host alone where nobody on the way can read the key."""
+    host = host_of(model)
+    try:
+        parts = urlsplit(model.url or HOMES.get(model.engine, ""))
+        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
+    except ValueError:
+        return ()
+    is_private = parts.scheme == "https" or host in ("localhost", "::1") or host.startswith("127.")
+    return (f"{parts.scheme}://{host}:{port}", *([host] if is_private else []))
 
 
 def is_installed(engine: str) -> bool:

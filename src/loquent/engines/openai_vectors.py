@@ -48,6 +48,8 @@ class Answer(msgspec.Struct):
     error: Any = None
 
 
+MOST = 3.4028234e38  # that 32 bits hold, in which vectors are given on
+
 read = msgspec.json.Decoder(Answer).decode
 
 
@@ -84,7 +86,7 @@ def _in_order(vectors: list[Vector]) -> list[Vector]:
 def _numbers(embedding: bytes | list[float]) -> Sequence[float]:
     """Raises ValueError where one of them is no number."""
     numbers: Sequence[float] = embedding if isinstance(embedding, list) else _unpacked(embedding)
-    if not math.isfinite(sum(numbers)):
+    if not math.isfinite(sum(numbers)) or max(map(abs, numbers), default=0.0) > MOST:
         raise ValueError("not a number")
     return numbers
 

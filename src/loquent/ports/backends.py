@@ -10,11 +10,11 @@ from typing import Any
 from loquent.domain.errors import Misconfigured
 
 
-def named(url: str, schemes: Mapping[str, str], setting: str) -> Any:
+def named(url: str, schemes: Mapping[str, str], setting: str, *, extra: str = "") -> Any:
     """The class that the URL's scheme stands for in a table of ``scheme: "module:Class"``.
 
     ``sqlite+aiosqlite:`` and the like mean the scheme before the plus. Raises Misconfigured naming the setting where
-    the scheme is unknown, and the extra to install where its library is missing.
+    the scheme is unknown, and the extra to install (by default called as the scheme) where its library is missing.
     """
     scheme = url.partition(":")[0].partition("+")[0].lower()
     if scheme not in schemes or ":" not in url:
@@ -25,7 +25,8 @@ def named(url: str, schemes: Mapping[str, str], setting: str) -> Any:
         return getattr(import_module(module), name)
     except ModuleNotFoundError as error:
         raise Misconfigured(
-            f"{setting} holds {without_password(url)!r}, which needs {error.name}: pip install 'loquent[{scheme}]'"
+            f"{setting} holds {without_password(url)!r}, which needs {error.name}:"
+            f" pip install 'loquent[{extra or scheme}]'"
         ) from error
 
 

@@ -8,7 +8,7 @@ import asyncio
 class Local:
     """One event; a ring while nobody waits is heard by the next who does."""
 
-    def __init__(self) -> None:
+    def __init__(self, url: str = "local:") -> None:
         self._bell = asyncio.Event()
 
     async def open(self) -> None:

@@ -29,7 +29,7 @@ from loquent.domain.usage import estimate_tokens
 from loquent.ports.queue import Queue
 from loquent.ports.store import Position, Remove, Replace, Store
 from loquent.services import metrics
-from loquent.services.live import INTERRUPTED, Live
+from loquent.services.live import INTERRUPTED, RELEASED, Live
 from loquent.services.models import Models
 from loquent.services.runner import Runner, interruption
 
@@ -60,6 +60,7 @@ class Worker:
         self._look_anew = look  # at which models there are
         self._name = f"{socket.gethostname()[:40]}:{os.getpid()}"
         self._look = asyncio.Event()
+        self._has_room = asyncio.Event()  # nothing is left that is due, and more could be done here
         self._jobs: set[asyncio.Task[None]] = set()
         self._loops: list[asyncio.Task[None]] = []
         self._taking: asyncio.Task[None] | None = None
@@ -102,7 +103,9 @@ class Worker:
 
     async def _listen(self) -> None:
         while True:
+            await self._has_room.wait()  # while there is none, rings are for others
             await self._queue.wait(self._sweep_seconds)
+            self._has_room.clear()
             self._look.set()
 
     async def _work(self) -> None:
@@ -123,10 +126,12 @@ class Worker:
 
     async def _take(self) -> None:
         """Fill the free slots with what is due."""
+        self._has_room.clear()
         while (free := self._slots - len(self._jobs)) > 0 and not self._is_closing:
             put, add = claimed(later(now(), self._runner.pace.lease), self._name)
             taken = await self._store.take(Generation, "due", {}, until=now(), n=free, put=put, add=add)
             if not taken:
+                self._has_room.set()
                 return
             failpoints.passing("after-claim")
             metrics.claimed.inc(len(taken))
@@ -171,6 +176,8 @@ class Worker:
             await self._runner.collect(live)
         except LoquentError as error:
             log.info("job ended with a fault", generation=generation.id, code=error.code, why=error.message)
+        if live.stopped == RELEASED:
+            await self._queue.ring(generation.id)  # somebody else may go on at once
 
     async def _fail(self, generation: Generation, content: Content, error: LoquentError) -> None:
         await self._settle(generation, content, FAILED, error=error)

@@ -232,7 +232,9 @@ class Live:
     def _take_call(self, piece: CallPiece) -> None:
         known = self.calls.get(piece.index, NO_CALL)
         self.calls[piece.index] = ToolCall(
-            known.id or piece.id, known.name or piece.name, known.arguments + piece.arguments.replace("\0", "")
+            known.id or piece.id.replace("\0", ""),
+            known.name or piece.name.replace("\0", ""),
+            known.arguments + piece.arguments.replace("\0", ""),
         )
 
     def _take_apart(self) -> None:

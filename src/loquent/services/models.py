@@ -66,8 +66,9 @@ def linked(offers: Sequence[Offer]) -> dict[str, Offer]:
         group = equals.setdefault(offer.model.name, [])
         group.append(offer)
         offer.label = offer.model.name if len(group) == 1 else f"{offer.model.name}#{len(group)}"
+    fallback = {name: group[0].model.fallback for name, group in equals.items()}
     for offer in offers:
-        names = _chain(offer.model.name, {name: group[0].model.fallback for name, group in equals.items()})
+        names = _chain(offer.model.name, fallback)
         offer.groups = tuple(tuple(equals[name]) for name in names)
     return {name: group[0] for name, group in equals.items()}
 

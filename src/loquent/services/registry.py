@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 from loquent.domain import ids
@@ -47,7 +48,8 @@ class Added:
 class Registry:
     """The added rows, kept in step with the store. Takes the whole store: they are everybody's.
 
-    ``key_hosts``: the hosts that the operator has paired each key's variable with; ``host_of``: where a row's key goes.
+    ``key_hosts``: the hosts that the operator has paired each key's variable with;
+    ``places_of``: where a row's key goes, in the words of these.
     """
 
     def __init__(
@@ -58,14 +60,14 @@ class Registry:
         running: Callable[[], Iterable[Live]],
         *,
         key_hosts: Mapping[str, frozenset[str]],
-        host_of: Callable[[Model], str],
+        places_of: Callable[[Model], tuple[str, ...]],
     ) -> None:
         self._store = store
         self._models = models
         self._connect = connect
         self._running = running
         self._key_hosts = key_hosts
-        self._host_of = host_of
+        self._places_of = places_of
         self._settled = self._offered = models.ways()
         self._added: dict[str, Added] = {}  # by the record's id
         self._retired: list[tuple[Offer, float]] = []  # since when nobody new is given it
@@ -310,12 +312,17 @@ class Registry:
     def _checked(self, row: Json) -> Model:
         """The model of an added row, which says less than one of the settings may. Raises Misconfigured."""
         model = checked(row)
-        if model.key_env is not None and self._host_of(model) not in self._key_hosts.get(model.key_env, ()):
-            raise Misconfigured(
-                f"the row: key_env {model.key_env} is not meant for {self._host_of(model) or 'this engine'!r}; whoever "
-                "runs this pairs the two in LOQUENT_KEY_HOSTS",
-                field="key_env",
-            )
+        if model.engine == "llama" and (Path(model.id).is_absolute() or ".." in Path(model.id).parts):
+            raise Misconfigured("the row: id names a file in the folder of the models", field="id")
+        if model.key_env is not None:
+            places = self._places_of(model)
+            if self._key_hosts.get(model.key_env, frozenset()).isdisjoint(places):
+                place = places[0] if places else "this engine"
+                raise Misconfigured(
+                    f"the row: key_env {model.key_env} is not meant for {place}; whoever runs this pairs the two in "
+                    "LOQUENT_KEY_HOSTS",
+                    field="key_env",
+                )
         return model
 
     async def _tried(self, model: Model, others: Sequence[Model]) -> Offer:

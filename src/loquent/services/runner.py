@@ -222,8 +222,10 @@ class Runner:
         try:
             await self._put(live, lambda record: finished(record, outcome), content, counted)
         except Invalid as error:  # the store cannot keep what the engine said: the end is kept without it
-            refused = evolve(outcome, status=FAILED, output="", error=EngineFailed(error.message))
+            refused = Outcome(FAILED, "", error=EngineFailed(f"the engine's answer cannot be kept: {error.message}"))
+            counted = _counted(live.generation, refused)
             await self._put(live, lambda record: finished(record, refused), live.content, counted)
+            raise EngineFailed(f"the engine's answer cannot be kept: {error.message}") from error
         failpoints.passing("after-finish")
 
     async def settle(self, generation: Generation, outcome: Outcome) -> None:

@@ -16,6 +16,7 @@ from loquent.services.breaker import tells
 from loquent.services.models import Offer
 
 SLACK = 0.05  # seconds behind a deadline, which is the engine's own to keep
+MOST_TOKENS = 1_000_000_000  # of one call
 
 
 class Try:
@@ -90,8 +91,10 @@ class Try:
             if way.gate is not None and self._entered_at is not None:
                 way.gate.leave(self._entered_at)
 
-    def price(self, usage: Usage) -> Usage:
-        """With its cost, as the engine says or by the price of its row."""
+    def price(self, usage: Usage) -> Usage | None:
+        """With its cost, as the engine says or by the price of its row. None where no engine can have used so much."""
+        if max(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.reasoning_tokens) > MOST_TOKENS:
+            return None  # then we count
         return usage if usage.cost is not None else evolve(usage, cost=self.offer.model.price.of(usage))
 
     def _asked(self, called: Model, ask: Ask, until: float) -> Ask:

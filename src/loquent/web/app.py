@@ -76,7 +76,7 @@ def make_routes(services: Services | None) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         if services is None:
             raise RuntimeError("a route table alone cannot be served")
-        await services.open()
+        await services.open(works=services.settings.serve_jobs)
         try:
             yield
         finally:

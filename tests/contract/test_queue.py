@@ -1,0 +1,80 @@
+"""The contract of queues, asked of every backend: a ring is heard, soon; nothing else is promised."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from loquent import queues
+from loquent.domain.errors import Misconfigured
+from loquent.ports.queue import Queue
+from redis_server import redis_server
+
+pytestmark = pytest.mark.anyio
+SOON = 10.0  # seconds in which a ring is heard on a slow machine; a second or two is usual for the first
+
+
+@pytest.fixture(params=["local", "celery"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if request.param == "local":
+        yield "local:"
+        return
+    with redis_server(tmp_path) as server:
+        yield server.url
+
+
+@pytest.fixture
+async def queue(url: str) -> AsyncIterator[Queue]:
+    opened = queues.connect(url)
+    await opened.open()
+    yield opened
+    await opened.close()
+
+
+async def waited(queue: Queue, seconds: float) -> float:
+    """How long it was."""
+    began = time.monotonic()
+    await queue.wait(seconds)
+    return time.monotonic() - began
+
+
+async def test_who_waits_hears_a_ring(queue: Queue) -> None:
+    waiting = asyncio.create_task(waited(queue, 3 * SOON))
+    await asyncio.sleep(0.05)
+    await queue.ring("gen_1")
+    assert await waiting < SOON
+
+
+async def test_a_ring_while_nobody_waits_is_heard_by_the_next_who_does(queue: Queue) -> None:
+    await queue.ring("gen_1", "gen_2")
+    assert await waited(queue, 3 * SOON) < SOON
+
+
+async def test_without_a_ring_the_wait_ends_by_itself(queue: Queue) -> None:
+    assert 0.1 < await waited(queue, 0.2) < 10
+
+
+async def test_a_thousand_rings_hold_nobody_up(queue: Queue) -> None:
+    began = time.monotonic()
+    for number in range(1_000):
+        await queue.ring(f"gen_{number}")
+    assert time.monotonic() - began < 1
+    assert await waited(queue, 3 * SOON) < SOON
+
+
+async def test_closing_wakes_who_waits_and_may_be_done_twice(queue: Queue) -> None:
+    waiting = asyncio.create_task(waited(queue, 3 * SOON))
+    await asyncio.sleep(0.05)
+    await queue.close()
+    await queue.close()
+    assert await waiting < SOON
+
+
+def test_a_queue_of_a_scheme_that_nobody_speaks_is_refused_without_its_password() -> None:
+    with pytest.raises(Misconfigured, match="LOQUENT_QUEUE holds 'kafka://…@host/'") as refused:
+        queues.connect("kafka://me:s3cr3t@host/")
+    assert "s3cr3t" not in refused.value.message

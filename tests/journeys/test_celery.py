@@ -1,0 +1,123 @@
+"""Two workers on one broker, of `loquent worker` and of Celery's own command, killed again and again: none is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import signal
+import sqlite3
+import subprocess
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import redis
+
+from built import ANN, opened, wanted
+from journeys.processes import end_of, start
+from loquent.wiring import Services
+from redis_server import redis_server
+from serving import served
+
+pytestmark = [pytest.mark.anyio, pytest.mark.journey]
+WORKERS = (("loquent", "worker"), ("celery", "-A loquent.worker worker --loglevel WARNING"))
+JOBS, KILLS = 100, 5
+WORDS = 100  # of an answer, each a fiftieth of a second: a worker that starts finds work that another has left
+QUICK = {
+    "LOQUENT_LEASE_SECONDS": "1.5",
+    "LOQUENT_SWEEP_SECONDS": "1",
+    "LOQUENT_CHECKPOINT_SECONDS": "0.2",
+    "LOQUENT_MAX_ATTEMPTS": "100",
+    "LOQUENT_STOP_SECONDS": "2",
+    "LOQUENT_JOB_SLOTS": "8",
+}
+
+
+def select(folder: Path, text: str) -> list[Any]:
+    """Rows of the database, as they are committed."""
+    file = folder / "data" / "loquent.db"
+    with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=10)) as store:
+        return store.execute(text).fetchall()
+
+
+async def until(folder: Path, count: int, where: str, seconds: float = 60) -> None:
+    """Return as soon as so many generations are like that."""
+    async with asyncio.timeout(seconds):
+        while select(folder, f"SELECT count(*) FROM generations WHERE {where}")[0][0] < count:  # noqa: S608
+            await asyncio.sleep(0.05)
+
+
+async def submit(services: Services, number: int) -> str:
+    """The id of one more job, which says its number."""
+    begun = await services.generations.submit(ANN, wanted(f"[slow 0.02] [words {WORDS}] job {number} counts"))
+    return begun.generation.id
+
+
+async def test_100_jobs_outlive_5_kills_of_their_two_workers(tmp_path: Path) -> None:
+    processes: list[subprocess.Popen[bytes]] = []
+    with redis_server(tmp_path) as server:
+        common = {"LOQUENT_QUEUE": server.url, "LOQUENT_LIMIT_GENERATIONS": "off", **QUICK}
+
+        def begin(which: int) -> subprocess.Popen[bytes]:
+            module, command = WORKERS[which]
+            processes.append(start(tmp_path, command, module=module, **common))
+            return processes[-1]
+
+        try:
+            store = {"LOQUENT_STORE": f"sqlite:///{tmp_path}/data/loquent.db"}
+            async with opened(tmp_path, works=False, **store, **common) as services:
+                workers = [begin(0), begin(1)]
+                ids = [await submit(services, number) for number in range(JOBS - JOBS // (KILLS + 1) * KILLS)]
+                for worker in workers:
+                    await until(tmp_path, 1, f"lease_by LIKE '%:{worker.pid}'")  # both have begun
+                for kill in range(KILLS):
+                    ids += [
+                        await submit(services, number) for number in range(len(ids), len(ids) + JOBS // (KILLS + 1))
+                    ]
+                    which = kill % 2
+                    await until(tmp_path, 1, f"status = 'processing' AND lease_by LIKE '%:{workers[which].pid}'")
+                    workers[which].kill()
+                    await end_of(workers[which])
+                    workers[which] = begin(which)
+                await until(tmp_path, JOBS, "status IN ('completed', 'failed', 'cancelled')")
+                for worker in workers:
+                    worker.send_signal(signal.SIGTERM)
+                assert [await end_of(worker, 30) for worker in workers] == [0, 0]
+        finally:
+            for process in processes:
+                process.kill()
+                process.wait()
+    rows = dict(
+        select(tmp_path, "SELECT id, output FROM generations JOIN contents USING (id) WHERE status = 'completed'")
+    )
+    assert rows == {
+        id: " ".join(itertools.islice(itertools.cycle(("job", str(number), "counts")), WORDS))
+        for number, id in enumerate(ids)
+    }
+    assert select(tmp_path, "SELECT sum(generations) FROM usage_days") == [(JOBS,)]  # one result each
+    assert select(tmp_path, "SELECT sum(attempts) FROM generations")[0][0] > JOBS  # the kills cost something
+
+
+async def test_celerys_command_without_a_broker_or_with_processes_says_what_helps(tmp_path: Path) -> None:
+    process = start(tmp_path, "-A loquent.worker worker", module="celery", LOQUENT_QUEUE="local:")
+    assert await end_of(process) != 0
+    assert "set LOQUENT_QUEUE or CELERY_BROKER_URL" in (tmp_path / "-A loquent.worker worker.log").read_text()
+    with redis_server(tmp_path) as server:
+        process = start(tmp_path, "-A loquent.worker worker -P processes", module="celery", LOQUENT_QUEUE=server.url)
+        assert await end_of(process) != 0
+    assert "say --pool threads" in (tmp_path / "-A loquent.worker worker -P processes.log").read_text()
+
+
+async def test_a_server_that_runs_no_jobs_rings_and_leaves_them(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as server:
+        quick = {"LOQUENT_QUEUE": server.url, "LOQUENT_SWEEP_SECONDS": "0.1"}
+        with served(tmp_path, LOQUENT_SERVE_JOBS="off", **quick) as found:
+            async with httpx2.AsyncClient(base_url=found.url) as client:
+                answer = await client.post("/api/v1/generations", json={"prompt": "hello", "background": True})
+                assert answer.status_code == 202
+                await asyncio.sleep(0.5)
+                assert (await client.get(answer.headers["location"])).json()["status"] == "pending"
+        with redis.Redis.from_url(server.url) as client:
+            assert client.llen("loquent") == 1
