@@ -9,6 +9,7 @@ import pytest
 
 from postgres_server import PostgresServer, postgres_server
 from redis_server import RedisServer, redis_server
+from s3_server import S3Server, s3_server
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +21,13 @@ def anyio_backend() -> str:
 def postgres() -> Iterator[PostgresServer]:
     """A PostgreSQL for all tests of this process; each takes a database of its own."""
     with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3Server]:
+    """An S3 server for all tests of this process; each takes a place of its own in its bucket."""
+    with s3_server() as server:
         yield server
 
 

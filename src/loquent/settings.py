@@ -38,7 +38,7 @@ from loquent.domain.kinds import (
 SERVER, DATA, ACCESS, MODELS = "Server", "Data", "Access", "Models"
 LIMITS, JOBS, KEEPING, SEEING = "Limits", "Jobs", "Retention", "Logs and metrics"
 
-LATER = frozenset(("mongodb", "s3"))
+LATER = frozenset(("mongodb",))
 """Backends that a family's own variable may name though this version does not carry them: told, and passed over."""
 WRITTEN = {"AWS_BUCKET_NAME": "s3://{}"}
 """What stands in such a variable, as a URL."""
@@ -151,7 +151,8 @@ class Settings:
     cache: str = setting(
         "memory:",
         url("memory", "redis", "rediss", word="off"),
-        "Where answers are kept that would come out the same again; one in Redis is shared by all processes.",
+        "Where answers are kept that would come out the same again (temperature 0, or asked for), for all callers of a "
+        "tenant; one in Redis is shared by all processes.",
         env="LOQUENT_CACHE",
         group=DATA,
     )
@@ -171,12 +172,19 @@ class Settings:
     )
     blobs: str = setting(
         "",
-        url("file"),
-        "Where uploaded files are kept.",
+        url("file", "s3"),
+        "Where uploaded files are kept: a folder, or a bucket as in s3://bucket/prefix (docs/how-to/files-in-s3.md).",
         env="LOQUENT_BLOBS",
         aliases=("AWS_BUCKET_NAME",),
         group=DATA,
         shown_default="file:///{LOQUENT_DATA_DIR}/blobs",
+    )
+    blobs_presign: bool = setting(
+        False,
+        FLAG,
+        "Whether downloads are sent on to the bucket of an s3: URL by a link that is good for minutes.",
+        env="LOQUENT_BLOBS_PRESIGN",
+        group=DATA,
     )
     aws_region: str = setting(
         "",
@@ -656,6 +664,8 @@ class Settings:
     @property
     def blobs_url(self) -> str:
         """The URL of the blob store, the default worked out."""
+        if self.blobs.startswith("s3:") and self.aws_region and not re.search("[?&]region=", self.blobs):
+            return f"{self.blobs}{'&' if '?' in self.blobs else '?'}region={self.aws_region}"
         return self.blobs or f"file://{self.data_dir.absolute() / 'blobs'}"
 
     @property

@@ -69,7 +69,7 @@ def load_settings(environ: Mapping[str, str] | None = None, folder: Path = Path(
     """The settings of this process: its environment, over a ``.env`` file in the folder. Raises Misconfigured."""
     known = environment(environ, folder)
     found = settings.read(known)
-    if found.store.startswith("dynamodb:"):
+    if found.store.startswith("dynamodb:") or found.blobs.startswith("s3:"):
         for name in ("aws_key_id", "aws_secret_key"):  # the AWS library reads the process's own environment alone
             if value := getattr(found, name):
                 os.environ.setdefault(AWS[name], value)

@@ -15,18 +15,27 @@ from loquent.domain import ids
 from loquent.domain.clock import SECOND, Moment, later, now
 from loquent.domain.errors import Invalid, Misconfigured, NotFound
 from loquent.ports.blobs import Blobs
+from s3_server import S3Server, with_keys
 
 pytestmark = pytest.mark.anyio
 
-EMPTY: dict[str, Callable[[Path], str]] = {
-    "file": lambda folder: f"file://{folder}/blobs",
+
+def served(request: pytest.FixtureRequest, folder: Path) -> str:
+    server: S3Server = request.getfixturevalue("s3")
+    with_keys(request.getfixturevalue("monkeypatch"))
+    return server.url()
+
+
+EMPTY: dict[str, Callable[[pytest.FixtureRequest, Path], str]] = {
+    "file": lambda request, folder: f"file://{folder}/blobs",
+    "s3": served,
 }
 """For each scheme, the URL of an empty place of its own."""
 
 
 @pytest.fixture(params=EMPTY)
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return EMPTY[request.param](tmp_path)
+    return EMPTY[request.param](request, tmp_path)
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from loquent.web.edge import Edge
 from loquent.wiring import Services, build, load_settings, model_rows, unknown_models, warn
 from postgres_server import PostgresServer
 from redis_server import RedisServer
+from s3_server import BUCKET, S3Server, with_keys
 
 pytestmark = pytest.mark.anyio
 SAMPLES = Path(__file__).parents[1] / "samples" / "env"
@@ -29,7 +30,7 @@ WARNED = {
     "summaries": [
         "CELERY_RESULT_BACKEND is not used",
     ],
-    "documents": ["MONGO_URI names mongodb", "AWS_BUCKET_NAME names s3"],
+    "documents": ["MONGO_URI names mongodb"],
     "images": [],
     "chat": [],
 }  # fmt: skip
@@ -47,6 +48,10 @@ async def started(folder: Path, family: str, request: pytest.FixtureRequest) -> 
     if (place := "//redis:6379") in written:
         found: RedisServer = request.getfixturevalue("redis")
         written = written.replace(place, f"//127.0.0.1:{found.port}")
+    if f"AWS_BUCKET_NAME = {BUCKET}" in written:  # the bucket of that name, which its keys open, as it stands here
+        bucket: S3Server = request.getfixturevalue("s3")
+        monkeypatch: pytest.MonkeyPatch = request.getfixturevalue("monkeypatch")
+        with_keys(monkeypatch, {"AWS_ENDPOINT_URL_S3": bucket.endpoint})
     (folder / ".env").write_text(written)
     async with built(folder) as made:
         yield made
@@ -110,9 +115,10 @@ async def test_summaries(tmp_path: Path, request: pytest.FixtureRequest) -> None
 
 async def test_documents(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     async with started(tmp_path, "documents", request) as (_, services):
+        await services.blobs.ready()
         found = services.settings
         assert found.store_url == f"sqlite:///{tmp_path}/data/loquent.db"
-        assert found.blobs_url == f"file://{tmp_path}/data/blobs"
+        assert found.blobs_url == "s3://doc-reader-uploads?region=ap-south-1"
         assert found.ml_url == "http://127.0.0.1:9009/"
         assert (found.aws_region, found.aws_key_id[:4], found.aws_secret_key[:4]) == ("ap-south-1", "AKIA", "wJal")
 

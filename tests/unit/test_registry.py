@@ -331,6 +331,17 @@ async def test_a_row_of_the_settings_pairs_its_key_with_its_host(
         await services.registry.add(ROOT, row)
         with pytest.raises(Invalid, match="LOQUENT_KEY_HOSTS"):
             await services.registry.add(ROOT, {**row, "name": "thief", "url": "http://127.0.0.2:9/v1"})
+        for place in ("http://127.0.0.1:10/v1", "https://127.0.0.1:9/v1", "http://[", "http://[::1"):
+            with pytest.raises(Invalid):
+                await services.registry.add(ROOT, {**row, "name": "thief", "url": place})
+
+
+@pytest.mark.parametrize("id", ["/etc/passwd", "../secret.gguf"])
+async def test_an_added_row_names_no_file_outside_the_folder_of_the_models(tmp_path: Path, id: str) -> None:
+    async with opened(tmp_path) as services:
+        with pytest.raises(Invalid) as refused:
+            await services.registry.add(ROOT, {"name": "peek", "engine": "llama", "id": id})
+        assert refused.value.field == "id"
 
 
 async def test_a_key_may_lie_in_a_file_which_only_the_settings_name(

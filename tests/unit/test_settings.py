@@ -43,7 +43,7 @@ def test_every_setting_can_be_set_by_its_name_and_by_each_alias(tmp_path: Path) 
         "aws_region": "eu-central-1", "aws_key_id": "k", "aws_secret_key": "s", "text_model": "t", "llm_id": "l",
         "debug": "True", "log_levels": "loquent.sql=debug", "disable_loggers": "a, b", "log_file": "off",
         "log_file_size": "2000", "log_files": "3", "cache": "OFF", "cache_seconds": "16", "cache_size": "20000",
-        "key_hosts": "MY_KEY=models.example", "llama_memory": "2000", "serve_jobs": "off",
+        "key_hosts": "MY_KEY=models.example", "llama_memory": "2000", "serve_jobs": "off", "blobs_presign": "on",
     }  # fmt: skip
     assert set(samples) == {each.name for each in fields(Settings)}
     for each in fields(Settings):
@@ -183,7 +183,25 @@ def test_keys_for_aws_in_an_env_file_reach_the_library_that_reads_the_environmen
     found = load_settings({"LOQUENT_STORE": "dynamodb://loquent"}, tmp_path)
     assert (os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"]) == ("the id", "the secret")
     assert found.store_url == "dynamodb://loquent?region=eu-west-1"
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    load_settings({"AWS_BUCKET_NAME": "uploads"}, tmp_path)
+    assert (os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"]) == ("the id", "the secret")
     assert "the secret" not in repr(settings.passed_over({"AWSSecretKey": "the secret"}))
+
+
+@pytest.mark.parametrize(
+    ("said", "url"),
+    [
+        ("s3://bucket", "s3://bucket?region=eu-west-1"),
+        ("s3://bucket/x?sse=AES256", "s3://bucket/x?sse=AES256&region=eu-west-1"),
+        ("s3://bucket?region=us-east-1", "s3://bucket?region=us-east-1"),
+        ("file:///x", "file:///x"),
+    ],
+)
+def test_a_region_that_is_set_goes_into_the_url_of_a_bucket_that_names_none(said: str, url: str) -> None:
+    assert settings.read({"LOQUENT_BLOBS": said, "AWS_REGION": "eu-west-1"}).blobs_url == url
+    assert settings.read({"LOQUENT_BLOBS": said}).blobs_url == said
 
 
 def test_the_env_file_is_under_the_environment(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from loquent.domain.errors import Invalid
 from loquent.ports.backends import named
 from loquent.ports.blobs import Blobs
 
-SCHEMES = {"file": "loquent.blobs.file:File"}
+SCHEMES = {"file": "loquent.blobs.file:File", "s3": "loquent.blobs.s3:S3"}
 KEY = re.compile(r"[a-z]{1,40}/[a-z0-9_]{2,200}")
 
 

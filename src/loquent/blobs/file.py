@@ -80,6 +80,10 @@ class File:
         """See the port."""
         return self._place(key).as_uri()
 
+    async def link(self, key: str, disposition: str) -> str | None:
+        """See the port: a folder has none."""
+        return None
+
     async def list(self, *, until: Moment) -> AsyncIterator[Kept]:
         """See the port."""
         for folder in await self._try(lambda: _folders(self._root)):

@@ -54,6 +54,12 @@ class Blobs(Protocol):
         """Where it lies, as a URL (``file:///…``, ``s3://…``); not one that a stranger can open."""
         ...
 
+    async def link(self, key: str, disposition: str) -> str | None:
+        """A URL by which whoever has it downloads the blob for some minutes, with that Content-Disposition.
+
+        None where this backend has no such thing. Nobody looks whether there is such a blob.
+        """
+
     def list(self, *, until: Moment) -> AsyncIterator[Kept]:
         """Every blob that was kept at that moment or before, in no order."""
         ...

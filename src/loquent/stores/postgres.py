@@ -28,6 +28,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from loquent.domain.errors import Invalid, LoquentError, Misconfigured, Stale, Taken, Unavailable
+from loquent.domain.log import Log
 from loquent.stores import Checked, migrations
 from loquent.stores.groups import grouped
 from loquent.stores.lane import Job, Lane
@@ -61,6 +62,7 @@ LASTING = (errors.InvalidPassword, errors.InvalidAuthorizationSpecification, err
 
 
 encode = msgspec.json.Encoder().encode
+log = Log("loquent.store")
 
 
 class Threads:
@@ -238,10 +240,12 @@ def _conflict(error: psycopg.Error) -> LoquentError:
 
 
 def _fail(group: list[Job], error: BaseException) -> None:
-    """Tell every caller of a group: that the database is away, or of a fault of ours as it is."""
+    """Tell every caller of a group: that the database is away, or of a fault of ours as it is. The log says more."""
+    if isinstance(error, psycopg.Error):
+        log.warning("the database cannot be used", why=_said(error))
     for job in group:
         if job.result is None and job.error is None:
-            job.error = _away(_said(error)) if isinstance(error, psycopg.Error) else error
+            job.error = _away(type(error).__name__) if isinstance(error, psycopg.Error) else error
 
 
 def _away(why: str) -> Unavailable:

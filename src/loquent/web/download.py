@@ -10,13 +10,19 @@ from urllib.parse import quote
 
 from starlette.responses import Response
 
+from loquent.domain.documents import Document
+from loquent.domain.images import Image
 from loquent.web.body import HungUp
 from loquent.web.errors import Headers
 from loquent.web.sse import STALLED, Watch
+from loquent.wiring import Services
 
 PIECE = 65_536  # bytes that are gathered before they are sent
 LONGEST_NAME = 255  # characters of a file's name
 SANDBOX = b"sandbox; default-src 'none'"
+SENT_ON: dict[int | str, dict[str, Any]] = {
+    307: {"description": "Where LOQUENT_BLOBS_PRESIGN is on: a link to the file, good for some minutes"}
+}
 
 
 class Pieces(Response):
@@ -59,6 +65,18 @@ class Download(Pieces):
     ) -> None:
         own = [(b"content-disposition", attachment(name)), (b"content-security-policy", SANDBOX)]
         super().__init__(pieces, media_type=media_type, headers=[*own, *(headers or [])])
+
+
+async def original(
+    ours: Services, record: Document | Image, pieces: AsyncGenerator[bytes, None], *, media_type: str
+) -> Response:
+    """A file that somebody uploaded: itself, or the way to it where it is so set and the place for files has one."""
+    if ours.settings.blobs_presign:
+        link = await ours.blobs.link(record.blob, attachment(record.name).decode("ascii"))
+        if link is not None:
+            return Response(status_code=307, headers={"location": link, "cache-control": "no-store"})
+    size = (b"content-length", b"%d" % record.size)
+    return Download(pieces, name=record.name, media_type=media_type, headers=[size])
 
 
 async def gathered(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

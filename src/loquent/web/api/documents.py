@@ -13,7 +13,7 @@ from loquent.services.documents import Question
 from loquent.web.api.generations import EVENTS, AskedNowOrLater, answer_of, json_answer, listing
 from loquent.web.deps import Ours, StrictRoute, Who, check_form
 from loquent.web.direct import idempotency_key
-from loquent.web.download import Download
+from loquent.web.download import SENT_ON, original
 from loquent.web.errors import rate_headers
 from loquent.web.uploads import called, kept
 
@@ -21,7 +21,8 @@ router = APIRouter(prefix="/api/v1/documents", tags=["documents"], route_class=S
 UPLOAD = "/api/v1/documents"
 LONGEST_WISH = 10_000  # characters of an instruction: it goes with every piece of the text
 FILE: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
+    200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}},
+    **SENT_ON,
 }
 
 
@@ -74,10 +75,9 @@ async def get_text(ours: Ours, who: Who, id: str) -> Response:
 async def get_original(ours: Ours, who: Who, id: str) -> Response:
     """The file as it came, always as an attachment."""
     document, pieces = await ours.documents.original(who, id)
-    size = (b"content-length", b"%d" % document.size)
     is_text = document.media_type.startswith("text/")  # in whatever encoding it came: none is claimed
     media = "application/octet-stream" if is_text else document.media_type
-    return Download(pieces, name=document.name, media_type=media, headers=[size])
+    return await original(ours, document, pieces, media_type=media)
 
 
 @router.delete("/{id}", status_code=204, summary="Erase one with its text and its original")

@@ -15,7 +15,7 @@ from loquent.services.images import Question
 from loquent.web.api.generations import EVENTS, AskedNowOrLater, answer_of, json_answer, listing, shown
 from loquent.web.deps import Ours, StrictRoute, Who, check_form
 from loquent.web.direct import idempotency_key
-from loquent.web.download import Download
+from loquent.web.download import SENT_ON, original
 from loquent.web.errors import rate_headers
 from loquent.web.uploads import called, kept
 
@@ -23,7 +23,8 @@ router = APIRouter(prefix="/api/v1/images", tags=["images"], route_class=StrictR
 UPLOAD = "/api/v1/images"
 LONGEST_PROMPT = 10_000  # characters
 FILE: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}}
+    200: {"content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}},
+    **SENT_ON,
 }
 
 
@@ -72,8 +73,7 @@ async def get_image(ours: Ours, who: Who, id: str) -> Response:
 async def get_original(ours: Ours, who: Who, id: str) -> Response:
     """The picture as it is kept, always as an attachment."""
     image, pieces = await ours.images.original(who, id)
-    size = (b"content-length", b"%d" % image.size)
-    return Download(pieces, name=image.name, media_type=image.media_type, headers=[size])
+    return await original(ours, image, pieces, media_type=image.media_type)
 
 
 @router.delete("/{id}", status_code=204, summary="Erase one")
