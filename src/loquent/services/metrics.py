@@ -6,25 +6,27 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.core import GaugeMetricFamily
+
+from loquent.services.tallies import Spread, Tally
 
 registry = CollectorRegistry()
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
-requests = Counter("loquent_requests", "Requests answered.", ("route", "status"), registry=registry)
-request_seconds = Histogram(
+requests = Tally("loquent_requests", "Requests answered.", ("route", "status"), registry=registry)
+request_seconds = Spread(
     "loquent_request_seconds", "Time to the end of the answer.", ("route",), buckets=SECONDS, registry=registry
 )
-generations = Counter("loquent_generations", "Generations that ended.", ("model", "status"), registry=registry)
-first_seconds = Histogram(
+generations = Tally("loquent_generations", "Generations that ended.", ("model", "status"), registry=registry)
+first_seconds = Spread(
     "loquent_first_chunk_seconds",
     "Time to the first piece of an answer.",
     ("model",),
     buckets=SECONDS,
     registry=registry,
 )
-tokens = Counter("loquent_tokens", "Tokens, by direction.", ("model", "direction"), registry=registry)
+tokens = Tally("loquent_tokens", "Tokens, by direction.", ("model", "direction"), registry=registry)
 running = Gauge("loquent_running_generations", "Generations that run in this process now.", registry=registry)
 faults = Counter(
     "loquent_engine_faults", "Calls of engines that failed, by our code.", ("model", "code"), registry=registry
