@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.journey, pytest.mark.timeout(120), pytest.mark.xdist_g
 
 CHECKS = [not_a_server_error, content_type_conformance, response_schema_conformance, status_code_conformance]
 BOUNDED = settings(
-    max_examples=12,
+    max_examples=8,
     deadline=None,
     derandomize=True,
     database=None,
