@@ -59,6 +59,8 @@ def start(tmp_path: Path, environ: dict[str, str]) -> Start:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            # as from a terminal; a suite that runs in the background has its children ignore Ctrl-C
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     return started
