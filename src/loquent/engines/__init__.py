@@ -56,26 +56,29 @@ class Options:
 
 
 def host_of(model: Model) -> str:
-    """The host that a row's key goes to; empty where its engine calls nobody."""
-    home = HOMES.get(model.engine, "")
-    url = home if model.engine == "transformers" else model.url or home
-    try:
-        return (urlsplit(url).hostname or "").rstrip(".")
-    except ValueError:  # the engine itself says so where it is opened
-        return ""
+    """The host that a row's key goes to; empty where its engine calls nobody, or its URL names none."""
+    return _place_of(model)[1]
 
 
 def places_of(model: Model) -> tuple[str, ...]:
     """The words by which a key may have been paired with the place that this row's goes to: that place exactly, and its
     host alone where nobody on the way can read the key."""
-    host = host_of(model)
-    try:
-        parts = urlsplit(model.url or HOMES.get(model.engine, ""))
-        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
-    except ValueError:
+    scheme, host, port = _place_of(model)
+    if not host:
         return ()
-    is_private = parts.scheme == "https" or host in ("localhost", "::1") or host.startswith("127.")
-    return (f"{parts.scheme}://{host}:{port}", *([host] if is_private else []))
+    is_private = scheme == "https" or host in ("localhost", "::1") or host.startswith("127.")
+    return (f"{scheme}://{host}:{port}", *([host] if is_private else []))
+
+
+def _place_of(model: Model) -> tuple[str, str, int]:
+    """Scheme, host and port of whom its engine calls; empty where that is nobody."""
+    home = HOMES.get(model.engine, "")
+    try:
+        parts = urlsplit(home if model.engine == "transformers" else model.url or home)
+        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
+    except ValueError:  # the engine itself says so where it is opened
+        return "", "", 0
+    return parts.scheme, (parts.hostname or "").rstrip("."), port
 
 
 def is_installed(engine: str) -> bool:
