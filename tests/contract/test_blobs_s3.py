@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import random
 import signal
@@ -18,6 +19,7 @@ import httpx2
 import pytest
 import time_machine
 from aiobotocore.session import get_session
+from aiohttp import ClientConnectionResetError
 
 from loquent.blobs import connect, s3_wire
 from loquent.blobs.s3 import PART, PROBE, READ, S3
@@ -76,6 +78,24 @@ async def opened(url: str, **how: Any) -> AsyncIterator[Blobs]:
         yield found
     finally:
         await found.close()
+
+
+@asynccontextmanager
+async def writes_may_be_lost() -> AsyncIterator[None]:
+    """aiohttp's own task that writes a request may meet a closed connection, and nobody there looks at its error."""
+    loop = asyncio.get_running_loop()
+    before = loop.get_exception_handler()
+
+    def passed_over(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if not isinstance(context.get("exception"), ClientConnectionResetError):
+            (before or type(loop).default_exception_handler)(loop, context)
+
+    loop.set_exception_handler(passed_over)
+    try:
+        yield
+    finally:
+        gc.collect()  # what is lost is told when its task goes
+        loop.set_exception_handler(before)
 
 
 @asynccontextmanager
@@ -204,7 +224,7 @@ async def test_a_server_killed_in_an_upload_or_a_download_is_told_and_used_again
     mortal: S3Server, upload: Callable[[int], Path]
 ) -> None:
     url, kept, lost, path = mortal.url(), fresh(), fresh(), upload(3 * PART)
-    async with opened(url, patience=2.0) as blobs, asyncio.timeout(60):
+    async with writes_may_be_lost(), opened(url, patience=2.0) as blobs, asyncio.timeout(60):
         await blobs.put(kept, path)
         pieces = blobs.get(kept)
         got = len(await anext(pieces))
@@ -240,7 +260,7 @@ async def test_a_frozen_server_is_given_up_and_used_again_once_it_goes_on(
     s3: S3Server, upload: Callable[[int], Path]
 ) -> None:
     key = fresh()
-    async with opened(s3.url(), patience=1.0) as blobs:
+    async with writes_may_be_lost(), opened(s3.url(), patience=1.0) as blobs:
         await blobs.put(key, upload(1))
         s3.signal(signal.SIGSTOP)
         try:
