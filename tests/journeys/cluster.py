@@ -1,0 +1,165 @@
+"""The whole of a large set-up on one machine: servers of ours behind nginx, workers, PostgreSQL and a broker.
+
+Each part is a process of its own that a test kills, freezes, ends and starts again. nginx runs by the very file that
+``deploy/`` ships, with only the addresses put in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from journeys.processes import end_of, is_up, start
+from postgres_server import PostgresServer
+from redis_server import RedisServer
+
+NGINX = Path(__file__).resolve().parents[2] / "deploy/nginx/loquent.conf"
+AROUND = """\
+daemon off;
+pid {folder}/nginx.pid;
+error_log {folder}/nginx.log warn;
+worker_processes 1;
+events {{ worker_connections 4096; }}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    include {folder}/loquent.conf;
+}}
+"""
+FREE = {
+    f"LOQUENT_LIMIT_{what}": "off" for what in ("GENERATIONS", "SUMMARIES", "LOGINS")
+}  # where a test does not count requests
+
+
+@dataclass
+class Part:
+    """One process of ours, started again under the same name and on the same port."""
+
+    name: str
+    folder: Path
+    environ: dict[str, str]
+    command: str = "serve"
+    address: str = ""
+    process: subprocess.Popen[bytes] | None = None
+
+    async def start(self, **more: str) -> None:
+        """Start it, and where it serves, wait until it answers. Raises AssertionError."""
+        self.folder.mkdir(exist_ok=True)
+        self.process = start(self.folder, self.command, **self.environ, **more)
+        if self.address:
+            assert await is_up(self.process, self.address), f"{self.name} does not start: {self.log()[-2000:]}"
+
+    def send(self, what: signal.Signals) -> None:
+        """Kill, freeze or thaw it, or ask it to end."""
+        assert self.process is not None
+        self.process.send_signal(what)
+
+    async def end(self, how: signal.Signals = signal.SIGTERM, seconds: float = 60) -> int:
+        """Its exit code, once it is over."""
+        self.send(how)
+        assert self.process is not None
+        return await end_of(self.process, seconds)
+
+    def log(self) -> str:
+        """What it has said so far."""
+        return (self.folder / f"{self.command}.log").read_text("utf-8", errors="replace")
+
+
+@dataclass
+class Cluster:
+    """All parts; ``address`` is where clients go."""
+
+    folder: Path
+    address: str
+    database: str
+    postgres: PostgresServer
+    redis: RedisServer | None
+    apis: list[Part] = field(default_factory=list)
+    workers: list[Part] = field(default_factory=list)
+
+
+@asynccontextmanager
+async def cluster(
+    folder: Path,
+    postgres: PostgresServer,
+    redis: RedisServer | None = None,
+    *,
+    apis: int = 2,
+    workers: int = 2,
+    **environ: str,
+) -> AsyncIterator[Cluster]:
+    """A set-up that answers: its database is new; with a Redis it is the broker, the limiter and the second cache.
+
+    ``environ`` is for all of ours. Without a broker or workers the servers do the jobs themselves.
+    """
+    database, (front, *ports) = postgres.database(), free_ports(1 + apis)
+    shared = {"LOQUENT_STORE": database, "LOQUENT_BLOBS": f"file://{folder}/blobs", **FREE}
+    shared |= {"LOQUENT_SECRET": "a secret that all processes of this test share", "LOQUENT_LOG_FORMAT": "json"}
+    if redis is not None:
+        shared |= {"LOQUENT_QUEUE": redis.url, "LOQUENT_LIMITER": redis.url, "LOQUENT_CACHE": redis.url}
+    shared |= environ
+    made = Cluster(folder, f"http://127.0.0.1:{front}", database, postgres, redis)
+    for number, port in enumerate(ports):
+        own = {**shared, "LOQUENT_PORT": str(port)}
+        name = f"api-{number}"
+        made.apis.append(Part(name, folder / name, own, address=f"http://127.0.0.1:{port}"))
+    for number in range(workers):
+        made.workers.append(Part(f"worker-{number}", folder / f"worker-{number}", shared, "worker"))
+    balancer = None
+    try:
+        await asyncio.gather(*(part.start() for part in (*made.apis, *made.workers)))
+        balancer = _nginx(folder, front, ports)
+        assert await is_up(balancer, made.address), (folder / "nginx.log").read_text()
+        yield made
+    finally:
+        for process in (balancer, *(part.process for part in (*made.apis, *made.workers))):
+            if process is not None:
+                process.terminate() if process is balancer else process.kill()  # its children go with nginx
+                process.wait()
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of loopback that nobody listens on."""
+    probes = [socket.socket() for _ in range(count)]
+    try:
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()
+
+
+def _nginx(folder: Path, front: int, ports: list[int]) -> subprocess.Popen[bytes]:
+    """The balancer as it is shipped, over these servers; it stays in one folder and needs no rights."""
+    binary = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
+    assert binary, "this test needs nginx (Debian: apt-get install nginx)"
+    shipped = NGINX.read_text("utf-8")
+    listening, found = re.subn(r"listen +(\[::\]:)?8080\b", lambda at: f"listen 127.0.0.1:{front}", shipped, count=1)
+    assert found, "the shipped file listens on 8080"
+    servers = iter(ports)
+
+    def address(_: re.Match[str]) -> str:
+        return f"server 127.0.0.1:{next(servers)}"
+
+    named = re.sub(r"server +api-\d+:8000", address, listening)
+    (folder / "loquent.conf").write_text(named, "utf-8")
+    (folder / "around.conf").write_text(AROUND.format(folder=folder), "utf-8")
+    return subprocess.Popen(
+        [binary, "-p", str(folder), "-c", str(folder / "around.conf"), "-e", str(folder / "nginx.log")],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
