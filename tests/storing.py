@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import count
 from typing import Any
 
 from built import ANN
 from loquent.domain import ids
 from loquent.domain.clock import now
+from loquent.domain.evolve import evolve
 from loquent.domain.generations import COMPLETED, FOREGROUND, Content, begin
 from loquent.domain.principals import Principal
 from loquent.ports.store import Add, Page, Store
@@ -26,7 +26,7 @@ async def keep(store: Store, text: str = "text", output: str = "", who: Principa
     input = fields.pop("input", {"prompt": text})
     made = begin(who, kind="text", surface="api", mode=FOREGROUND, model="echo", parameters={}, text=text, due_at=None)
     over = {"id": id_of("gen"), "status": COMPLETED, "due_at": None, "output_characters": len(output)}
-    made = replace(made, **{**over, **fields})  # type: ignore[arg-type]
+    made = evolve(made, **{**over, **fields})  # type: ignore[arg-type]
     await store.write(Add(made), Add(Content(made.id, 0, who.tenant, who.owner, input, output)))
     return made.id
 

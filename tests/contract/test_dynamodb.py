@@ -6,7 +6,6 @@ import random
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from aiobotocore.session import get_session
 from loquent import stores
 from loquent.domain.clock import Moment
 from loquent.domain.errors import Misconfigured, Taken, Unavailable
+from loquent.domain.evolve import evolve
 from loquent.domain.generations import BACKGROUND, Content, Generation, begin
 from loquent.domain.principals import Principal
 from loquent.ports.store import Add, Remove, Replace
@@ -118,7 +118,7 @@ async def test_parts_of_long_texts_go_when_nobody_names_them(url: str) -> None:
             await store.write(Add(first))
         assert await parts() == once
         [first] = await store.get(Content, "gen_1")
-        second = replace(first, output=text[::-1], version=2)
+        second = evolve(first, output=text[::-1], version=2)
         await store.write(Replace(first, second))
         assert await parts() == once
         assert await store.get(Content, "gen_1") == [second]

@@ -6,7 +6,6 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -14,6 +13,7 @@ import pytest
 
 from loquent.domain.clock import Moment
 from loquent.domain.errors import Misconfigured, Stale, Taken, Unavailable
+from loquent.domain.evolve import evolve
 from loquent.domain.generations import Content, Generation
 from loquent.domain.usage import UsageDay
 from loquent.domain.users import User
@@ -83,7 +83,7 @@ async def test_two_processes_that_change_the_same_records_in_any_order_finish(
             for tries in range(500):
                 pair = await store.get(Generation, made[number % 8].id, made[(number + 3) % 8].id)
                 with suppress(Stale):
-                    await store.write(*(Replace(each, replace(each, attempts=each.attempts + 1)) for each in pair))
+                    await store.write(*(Replace(each, evolve(each, attempts=each.attempts + 1)) for each in pair))
                     return tries
             raise AssertionError("it never had its turn")
 
@@ -99,11 +99,11 @@ async def test_a_conflict_undoes_its_own_write_and_no_other_of_the_group(
         await store.write(Add(user("ann")))
         before = generation()
         await store.write(Add(before))
-        stale = replace(before, version=7)
+        stale = evolve(before, version=7)
         results = await asyncio.gather(
             store.write(Add(user("bob"))),
             store.write(Add(user("ann"))),
-            store.write(Add(generation(model="beside")), Replace(stale, replace(stale, attempts=9))),
+            store.write(Add(generation(model="beside")), Replace(stale, evolve(stale, attempts=9))),
             store.write(Add(user("eve", "eve@example.org"))),
             return_exceptions=True,
         )

@@ -11,7 +11,6 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from loquent import stores
 from loquent.domain import ids
 from loquent.domain.clock import Moment
 from loquent.domain.errors import Invalid, Misconfigured, Stale, Taken, Unavailable
+from loquent.domain.evolve import evolve
 from loquent.domain.generations import Content
 from loquent.domain.records import RECORDS
 from loquent.domain.usage import UsageDay
@@ -93,9 +93,9 @@ async def test_on_a_full_disk_every_write_tells_the_truth_and_space_heals(tmp_pa
 
 async def test_changes_that_do_not_fit_any_more_undo_the_whole_group(tmp_path: Path) -> None:
     async with opened(tmp_path, "?max_page_count=400") as store:
-        records = [replace(content(n, 10), version=1) for n in range(200)]
+        records = [evolve(content(n, 10), version=1) for n in range(200)]
         await asyncio.gather(*(store.write(Add(one)) for one in records))
-        writes = [store.write(Replace(one, replace(one, output="y" * 20_000))) for one in records]
+        writes = [store.write(Replace(one, evolve(one, output="y" * 20_000))) for one in records]
         outcomes = await asyncio.gather(*writes, return_exceptions=True)
         assert Unavailable in {type(outcome) for outcome in outcomes}
         now = await store.get(Content, *(one.id for one in records))
@@ -136,7 +136,7 @@ async def test_stale_and_taken_single_changes_in_a_group_undo_themselves(tmp_pat
     async with opened(tmp_path) as store:
         await store.write(Add(content(0, 10)))
         [first] = await store.get(Content, content(0).id)
-        old = replace(first, version=7)
+        old = evolve(first, version=7)
         writes = [store.write(change) for n in range(1, 20) for change in (Add(content(n, 5)), Replace(old, first))]
         outcomes = await asyncio.gather(*writes, return_exceptions=True)
         assert outcomes[::2] == [None] * 19
@@ -197,12 +197,12 @@ async def test_a_disk_that_refuses_the_commit_is_unavailable_and_heals(tmp_path:
 
 async def test_values_of_a_wrong_type_are_their_callers_fault_alone(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
-        bad: Any = replace(user("bad"), is_active={})
+        bad: Any = evolve(user("bad"), is_active={})
         good = [store.write(Add(user(f"good{n}"))) for n in range(10)]
         outcomes = await asyncio.gather(*good[:5], store.write(Add(bad)), *good[5:], return_exceptions=True)
         assert [type(outcome) for outcome in outcomes if outcome] == [Invalid]
         with pytest.raises(OverflowError):
-            await store.write(Add(replace(bad, is_active=2**70)))
+            await store.write(Add(evolve(bad, is_active=2**70)))
         await store.write(Add(user("after")))
         assert await store.count(User, "all", {}) == 11
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from pathlib import Path
 
 import jwt
@@ -13,6 +12,7 @@ import time_machine
 from built import opened
 from loquent.domain.clock import now
 from loquent.domain.errors import Forbidden, Invalid, NotFound, Taken, Unauthenticated, Unavailable
+from loquent.domain.evolve import evolve
 from loquent.domain.principals import Principal
 from loquent.domain.users import ADMIN, USER, User
 from loquent.ports.store import Replace
@@ -86,9 +86,8 @@ async def test_an_account_that_is_not_active_cannot_log_in(tmp_path: Path) -> No
     async with opened(tmp_path) as services:
         made = await services.accounts.register("ann", PASSWORD)
         [stored] = await services.store.get(User, made.id)
-        from dataclasses import replace
 
-        await services.store.write(Replace(stored, replace(stored, is_active=False)))
+        await services.store.write(Replace(stored, evolve(stored, is_active=False)))
         with pytest.raises(Forbidden):
             await services.accounts.log_in("ann", PASSWORD)
 
@@ -122,11 +121,11 @@ async def test_an_administrator_is_one_by_the_token_and_by_the_account(tmp_path:
             await accounts.check_admin(plain)
         root = accounts.who(await accounts.log_in("ann", PASSWORD), "")
         await accounts.check_admin(root)
-        for other in (replace(root, tenant="other"), replace(root, owner="usr_gone")):
+        for other in (evolve(root, tenant="other"), evolve(root, owner="usr_gone")):
             assert not await accounts.is_admin(other)
         with pytest.raises(Unauthenticated):
             await accounts.check_admin(accounts.who(None, "127.0.0.1"))
-        assert not await accounts.is_admin(replace(accounts.who(None, "127.0.0.1"), owner=root.owner, is_admin=True))
+        assert not await accounts.is_admin(evolve(accounts.who(None, "127.0.0.1"), owner=root.owner, is_admin=True))
         await accounts.set_active("ann", is_active=False)
         assert not await accounts.is_admin(root)
         await accounts.set_active("ann", is_active=True)

@@ -6,7 +6,6 @@ import sys
 import threading
 import time
 import unicodedata
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import pytest
 from built import ANN, ANN_ELSEWHERE, BOB, opened
 from loquent.domain.clock import later, now
 from loquent.domain.errors import Invalid
+from loquent.domain.evolve import evolve
 from loquent.domain.generations import Content
 from loquent.domain.principals import Principal
 from loquent.domain.sessions import begin as begin_session
@@ -213,7 +213,7 @@ async def test_others_are_served_while_somebody_searches(tmp_path: Path) -> None
     class Given(Watched):
         async def get(self, kind: type[Any], *ids: str) -> list[Any]:
             found = await super().get(kind, *ids)
-            return [replace(each, input=Telling(each.input)) for each in found] if kind is Content else found
+            return [evolve(each, input=Telling(each.input)) for each in found] if kind is Content else found
 
     async with opened(tmp_path) as services:
         made = await keep(services.store, "the needle")
@@ -302,7 +302,7 @@ async def test_sqlite_answers_every_order_of_the_list_from_an_index(tmp_path: Pa
             await services.history.page(ANN, filters, limit=50)
             await services.history.page(ANN, filters, limit=50, after="gen_" + "f" * 32)
             for call in asked:
-                plan = " ".join(row[-1] for row in await read(call._replace(sql=f"EXPLAIN QUERY PLAN {call.sql}")))
+                plan = " ".join(row[-1] for row in await read(evolve(call, sql=f"EXPLAIN QUERY PLAN {call.sql}")))
                 assert "USING INDEX" in plan, (filters, plan)
                 assert "TEMP B-TREE" not in plan, (filters, plan)
                 assert "SCAN" not in plan, (filters, plan)

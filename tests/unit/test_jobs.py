@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ import pytest
 from built import ANN, opened, wanted
 from loquent.domain import failpoints
 from loquent.domain.clock import later, now
+from loquent.domain.evolve import evolve
 from loquent.domain.generations import Content, Generation, claimed
 from loquent.domain.usage import UsageDay, usage_day
 from loquent.ports.store import Replace
@@ -106,7 +106,7 @@ async def late_finish(services: Services) -> tuple[Generation, UsageDay]:
         await asyncio.sleep(0.01)
     frozen = services.runner.lives.pop(id)  # its heart no longer beats
     [record] = await services.store.get(Generation, id)
-    await services.store.write(Replace(record, replace(record, due_at=now())))
+    await services.store.write(Replace(record, evolve(record, due_at=now())))
     while services.runner.lives.get(id) in (None, frozen):
         services.worker._look.set()
         await asyncio.sleep(0.01)
@@ -149,7 +149,7 @@ async def test_a_lease_that_another_worker_took_ends_the_run_within_a_checkpoint
         while live.saving is not None:
             await asyncio.sleep(0)
         [record] = await services.store.get(Generation, id)
-        await services.store.write(Replace(record, replace(record, fence=record.fence + 1)))
+        await services.store.write(Replace(record, evolve(record, fence=record.fence + 1)))
         async with asyncio.timeout(10):
             while services.runner.lives:
                 await asyncio.sleep(0.01)
@@ -167,7 +167,7 @@ async def test_cancelling_from_another_process_ends_the_run(tmp_path: Path) -> N
             while True:  # a checkpoint may be quicker than this write, as in life
                 [record] = await services.store.get(Generation, id)
                 try:
-                    await services.store.write(Replace(record, replace(record, cancel_requested=True)))
+                    await services.store.write(Replace(record, evolve(record, cancel_requested=True)))
                     break
                 except Exception:
                     await asyncio.sleep(0)

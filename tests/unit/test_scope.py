@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 from loquent.domain import ids
 from loquent.domain.clock import Moment
 from loquent.domain.errors import Fenced, NotFound, Stale, Taken
+from loquent.domain.evolve import evolve
 from loquent.domain.generations import BACKGROUND, CANCELLED, Content, Generation, begin, cancelled
 from loquent.domain.principals import Principal
 from loquent.domain.records import OWN, RECORDS, Order, Spec
@@ -38,7 +38,7 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 
 def generation(who: Principal, **fields: Any) -> Generation:
     made = begin(who, kind="text", surface="api", mode=BACKGROUND, model="m", parameters={}, text="x", due_at=None)
-    return replace(made, **fields)
+    return evolve(made, **fields)
 
 
 def content(record: Generation) -> Content:
@@ -51,7 +51,7 @@ def user(tenant: str, name: str) -> User:
 
 async def added(store: Store, record: Any) -> Any:
     await store.write(Add(record))
-    return replace(record, version=1)
+    return evolve(record, version=1)
 
 
 # --- Scoped: reading
@@ -129,9 +129,9 @@ async def test_what_is_added_is_ones_own_whatever_it_says(store: Store) -> None:
 
 async def test_a_record_is_not_given_away(store: Store) -> None:
     hers = await added(store, generation(ANN))
-    await Scoped(store, ANN).write(Replace(hers, replace(hers, owner="bob", tenant="u", model="n")))
+    await Scoped(store, ANN).write(Replace(hers, evolve(hers, owner="bob", tenant="u", model="n")))
     [mine] = await store.get(Generation, hers.id)
-    assert mine == replace(hers, model="n", version=2)
+    assert mine == evolve(hers, model="n", version=2)
 
 
 @pytest.mark.parametrize("other", [BOB, EVE], ids=["another owner", "another tenant"])
@@ -140,9 +140,9 @@ async def test_changing_anothers_is_not_found_and_changes_nothing(store: Store, 
     day = usage_day(other.tenant, other.owner, "m", Moment(0))
     await store.write(Bump(day, {"cost": 1}))
     fresh = generation(ANN)
-    disguised = replace(day, tenant=ANN.tenant, owner=ANN.owner)
+    disguised = evolve(day, tenant=ANN.tenant, owner=ANN.owner)
     changes: list[Change] = [
-        Replace(theirs, replace(theirs, model="n", tenant=ANN.tenant, owner=ANN.owner)),
+        Replace(theirs, evolve(theirs, model="n", tenant=ANN.tenant, owner=ANN.owner)),
         Remove(theirs),
         Bump(day, {"cost": 1}),
         Bump(disguised, {"cost": 1}),
@@ -160,7 +160,7 @@ async def test_ones_own_is_changed(store: Store) -> None:
     day = usage_day(ANN.tenant, ANN.owner, "m", Moment(0))
     mine = Scoped(store, ANN)
     await mine.write(Bump(day, {"cost": 2}))
-    await mine.write(Bump(day, {"cost": 2}), Replace(hers, replace(hers, model="n")))
+    await mine.write(Bump(day, {"cost": 2}), Replace(hers, evolve(hers, model="n")))
     assert [one.cost for one in await mine.get(UsageDay, day.id)] == [4]
     [hers] = await mine.get(Generation, hers.id)
     await mine.write(Remove(hers), Remove(day))
@@ -221,7 +221,7 @@ async def test_what_the_function_raises_goes_through(store: Store) -> None:
 async def test_amends_at_once_lose_nothing(store: Store) -> None:
     hers = await added(store, generation(ANN))
     raised = [
-        amend(store, Generation, hers.id, lambda old: replace(old, attempts=old.attempts + 1)) for _ in range(TRIES)
+        amend(store, Generation, hers.id, lambda old: evolve(old, attempts=old.attempts + 1)) for _ in range(TRIES)
     ]
     await asyncio.gather(*raised)
     [now] = await store.get(Generation, hers.id)
@@ -231,7 +231,7 @@ async def test_amends_at_once_lose_nothing(store: Store) -> None:
 async def test_amend_gives_up_where_it_is_stale_for_ever(store: Store) -> None:
     hers = await added(store, generation(ANN))
     other = await added(store, generation(ANN))
-    await store.write(Replace(other, replace(other, model="n")))
+    await store.write(Replace(other, evolve(other, model="n")))
     with pytest.raises(Stale):
         await amend(store, Generation, hers.id, cancelled, Remove(other))
     assert await store.get(Generation, hers.id) == [hers]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from asking import JSON, Answer, Headers, admin_of, ask, kept, serving, token_of
+from loquent.domain.evolve import evolve
 from loquent.domain.ids import as_uuid
 from loquent.web.edge import Edge
 from loquent.wiring import Services
@@ -125,7 +125,7 @@ async def test_only_administrators_come_in_and_only_for_as_long_as_they_are(
     target = path.replace("{name:path}", "org/parrot")
     if target != path:
         await services.registry.add(services.accounts.who(await admin_of(services), ""), SAMPLES["/api/v1/models"])
-    elsewhere = services.tokens.issue(replace(promoted, tenant="other"))
+    elsewhere = services.tokens.issue(evolve(promoted, tenant="other"))
     known = await kept(services)
     for who, status in (
         (as_(services, "anonymous"), 401),

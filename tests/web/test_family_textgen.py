@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import time_machine
 from families import Case, both, check
 
 from asking import ask, client_of, kept, serving, token_of
+from loquent.domain.evolve import evolve
 from loquent.domain.generations import Generation
 from loquent.domain.principals import DEFAULT_TENANT
 from loquent.domain.records import RECORDS
@@ -190,7 +190,7 @@ async def test_a_disabled_user_is_told_so(tmp_path: Path) -> None:
         await registered(client)
         user = await services.store.find(User, "username", {"tenant": DEFAULT_TENANT, "username": "dora"})
         assert user is not None
-        await services.store.write(Replace(user, replace(user, is_active=False)))
+        await services.store.write(Replace(user, evolve(user, is_active=False)))
         answer = await client.post("/token", data=DORA)
         assert (answer.status_code, answer.json()) == (400, {"detail": "[E009] User account is inactive"})
 

@@ -10,6 +10,7 @@ import os
 import resource
 import signal
 import socket
+import sys
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -126,6 +127,7 @@ async def _serve(app: Edge, settings: Settings) -> None:
     log = Log("loquent.serve")
     loop = asyncio.get_running_loop()
     told = until_told(loop)
+    sys.set_asyncgen_hooks(firstiter=None)  # no list of generators that run: each request has five, and ends them
     raise_open_files()
     give_back_memory()
     services = app.services

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from loquent.domain.clock import Moment
+from loquent.domain.fixed import fixed
 
 PREFIX = "doc"
 
 
-@dataclass(frozen=True, slots=True)
+@fixed
 class Document:
     """An uploaded file. The original is a blob (see ``blob``), the text a record of its own (DocumentText)."""
 
@@ -33,7 +32,7 @@ class Document:
         return blob_of(self.id)
 
 
-@dataclass(frozen=True, slots=True)
+@fixed
 class DocumentText:
     """The text of a document, under its id; a record of its own so that lists never carry it."""
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from loquent.domain.clock import Moment
 from loquent.domain.errors import Invalid
+from loquent.domain.fixed import fixed
 
 PREFIX = "fbk"
 UP, DOWN, NOTED = "up", "down", "noted"
@@ -18,7 +18,7 @@ COMMENT = 10_000  # characters
 LABELS, LABEL = 20, 64  # labels, and characters of each
 
 
-@dataclass(frozen=True, slots=True)
+@fixed
 class Feedback:
     """On one generation (then its owner has one feedback at most, the last), or on a session (any number)."""
 

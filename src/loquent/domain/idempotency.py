@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 
 from loquent.domain.clock import Moment, later, now
+from loquent.domain.fixed import fixed
 from loquent.domain.principals import Principal
 
 SECONDS = 24 * 3600
 
 
-@dataclass(frozen=True, slots=True)
+@fixed
 class Repeat:
     """One key, used by one principal on one route; its id is made of these, so that it is unique by itself."""
 

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import os
 import uuid
+from array import array
+from collections.abc import Iterator
 
 from loquent.domain.clock import Moment, now
 
 HEX = 32  # digits after the prefix: the 128 bits of a UUID, version 7 (RFC 9562)
+VARIANT = 0b10 << 62
 _last = 0
 
 
-def new(prefix: str) -> str:
-    """A fresh id. Later ids of one process are greater, also within one microsecond."""
+def new(prefix: str, moment: Moment | None = None) -> str:
+    """A fresh id, of now or of that moment. Later ids of one process are greater, also within one microsecond."""
     global _last
-    moment = max(now(), _last + 1)
+    moment = moment or now()
+    if moment <= _last:
+        moment = Moment(_last + 1)
     _last = moment
-    return f"{prefix}_{_head(moment):016x}{(0b10 << 62) | _random_62():016x}"
+    return f"{prefix}_{_head(moment):016x}{VARIANT | _random_64() >> 2:016x}"
 
 
 def floor(prefix: str, moment: Moment) -> str:
@@ -38,23 +43,19 @@ def from_uuid(prefix: str, text: str) -> str | None:
     return f"{prefix}_{read.hex}" if str(read) == text.lower() else None
 
 
-_pool = b""
-_used = 0
+def _numbers() -> Iterator[int]:
+    """Numbers of 64 bits from the system's generator, fetched many at a time: a call of it for each costs too much."""
+    while True:
+        yield from array("Q", os.urandom(2_048))
 
 
-def _random_62() -> int:
-    """62 bits from the system's generator, fetched many at a time: a call of the system for each costs too much."""
-    global _pool, _used
-    if _used + 8 > len(_pool):
-        _pool, _used = os.urandom(2_048), 0
-    _used += 8
-    return int.from_bytes(_pool[_used - 8 : _used], "big") >> 2
+_random_64 = _numbers().__next__
 
 
 def _forget() -> None:
     """A child process must not say what its parent will say."""
-    global _pool
-    _pool = b""
+    global _random_64
+    _random_64 = _numbers().__next__
 
 
 os.register_at_fork(after_in_child=_forget)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from loquent.domain.clock import Moment
+from loquent.domain.fixed import fixed
 
 PREFIX = "img"
 PROMPT = "Say what is in this picture. Where there are words in it, say what they are."
@@ -12,7 +11,7 @@ PROMPT = "Say what is in this picture. Where there are words in it, say what the
 KINDS = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp", "gif": "image/gif"}
 
 
-@dataclass(frozen=True, slots=True)
+@fixed
 class Image:
     """An uploaded picture; what is kept of it is a blob (see ``blob``)."""
 

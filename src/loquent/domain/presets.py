@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from loquent.domain.fixed import fixed
 from loquent.domain.principals import Principal
 
 
-@dataclass(frozen=True, slots=True)
+@fixed
 class Preset:
     """The parameters of one owner on one surface; its id is made of these, so that it is unique by itself."""
 

@@ -7,9 +7,8 @@ touches no store. Fields may be ``str``, ``int``, ``float``, ``bool``, ``Moment`
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cached_property
-from operator import attrgetter
 from typing import Any, get_type_hints
 
 from loquent.domain.documents import Document, DocumentText
@@ -64,17 +63,12 @@ class Spec:
     @cached_property
     def names(self) -> tuple[str, ...]:
         """The fields, in the order of the constructor."""
-        return tuple(each.name for each in fields(self.type))
+        return tuple(self.type.__struct_fields__)
 
     @cached_property
     def types(self) -> Mapping[str, Any]:
         """Each field's type, resolved."""
         return get_type_hints(self.type)
-
-    @cached_property
-    def values(self) -> attrgetter[tuple[Any, ...]]:
-        """Reads all fields of a record at once."""
-        return attrgetter(*self.names)
 
 
 SPECS = (

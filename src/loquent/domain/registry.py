@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from loquent.domain.clock import Moment
 from loquent.domain.errors import Misconfigured
+from loquent.domain.fixed import fixed
 from loquent.domain.generations import Json
 from loquent.domain.models import Model, from_row
 
@@ -16,7 +16,7 @@ SETTINGS_ONLY = ("key_file",)
 """Fields that only the operator sets: they name what lies on the server's own disk."""
 
 
-@dataclass(frozen=True, slots=True)
+@fixed
 class ModelRow:
     """A row as it was given: the fields of a Model, as a file of rows has them."""
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from loquent.domain.errors import Invalid
-from loquent.domain.fixed import fixed
+from loquent.domain.fixed import fixed, values
 
 ROLES = ("system", "user", "assistant", "tool")
 NONE, AUTO, REQUIRED = "none", "auto", "required"
@@ -104,7 +104,7 @@ class Parameters:
 
     def asked(self) -> dict[str, Any]:
         """Those that were asked for, by name: the form that is stored."""
-        return {name: value for name in NAMES if (value := getattr(self, name)) not in (None, ())}
+        return {name: value for name, value in zip(NAMES, values(self), strict=True) if value not in (None, ())}
 
     def over(self, defaults: Parameters) -> Parameters:
         """These, and the defaults where these say nothing."""

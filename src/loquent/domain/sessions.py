@@ -7,11 +7,11 @@ answer its output. Numbers are given out by the session's own record, so two mes
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
 
 from loquent.domain.clock import SECOND, Moment, now
 from loquent.domain.errors import Gone
 from loquent.domain.evolve import evolve
+from loquent.domain.fixed import fixed
 from loquent.domain.principals import DEFAULT_TENANT, Principal
 
 PREFIX = "ses"
@@ -19,7 +19,7 @@ TITLE = 200  # characters
 HEADING = 60  # characters of the first message that become the title
 
 
-@dataclass(frozen=True, slots=True)
+@fixed
 class Session:
     """A chat. Its id is unguessable: to some clients it is the only key that they have."""
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from loquent.domain.clock import Moment
 from loquent.domain.errors import Invalid
+from loquent.domain.fixed import fixed
 
 NAME = re.compile(r"[^\s\x00-\x1f\x7f/](?:[^\x00-\x1f\x7f/]{0,62}[^\s\x00-\x1f\x7f/])?")
 EMAIL = re.compile(r"[^@\s\x00-\x1f\x7f]{1,64}@[^@\s\x00-\x1f\x7f]{1,189}")
@@ -15,7 +15,7 @@ USER, ADMIN = "user", "admin"
 """What an account may do: what is its own; and what is everybody's, such as the registry of models."""
 
 
-@dataclass(frozen=True, slots=True)
+@fixed
 class User:
     """One account. Names are compared as written; the password is kept as an argon2id hash only."""
 

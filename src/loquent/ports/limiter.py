@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
 from loquent.domain.fixed import fixed
 
 
-@dataclass(frozen=True, slots=True)
+@fixed
 class Rate:
     """``count`` in any ``seconds``."""
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
+from loquent.domain.fixed import fixed
+
 R = TypeVar("R")
 
 MOST_CHANGES = 20
@@ -27,26 +29,30 @@ class Page(Generic[R]):
     more: bool
 
 
-class Add(NamedTuple):
+@fixed
+class Add:
     """A new record; its version becomes 1. Raises Taken where its id or a unique key is in use."""
 
     record: Any
 
 
-class Replace(NamedTuple):
+@fixed
+class Replace:
     """``new`` in place of ``old`` as it was read; the version goes up by one. Raises Stale where it is not so."""
 
     old: Any
     new: Any
 
 
-class Remove(NamedTuple):
+@fixed
+class Remove:
     """Take it away as it was read. Raises Stale where it has changed or is gone."""
 
     record: Any
 
 
-class Bump(NamedTuple):
+@fixed
+class Bump:
     """Add to counters of ``record``, made with its values first where absent."""
 
     record: Any

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
 from loquent.domain.errors import NotFound, Stale
+from loquent.domain.evolve import evolve
 from loquent.ports.store import Add, Bump, Change, Remove, Replace
 
 R = TypeVar("R")
@@ -62,4 +62,4 @@ def _made(one: Change | Callable[[Any, Any], Iterable[Change]], old: Any, new: A
 
 def _next(new: R, old: Any) -> R:
     """The new record with the version that the store gave it."""
-    return replace(new, version=old.version + 1)  # type: ignore[type-var]  # R is a declared record: a dataclass
+    return evolve(new, version=old.version + 1)

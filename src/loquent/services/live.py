@@ -31,7 +31,6 @@ class Live:
         "_chunks",
         "_task",
         "_texts",
-        "_waiting",
         "answered_by",
         "asked_tokens",
         "calls",
@@ -55,6 +54,7 @@ class Live:
         "trail",
         "turns_left_out",
         "usage",
+        "waits",
     )
 
     def __init__(
@@ -92,7 +92,7 @@ class Live:
         self._chunks: list[Chunk] = []  # taken, not yet taken apart
         self._texts: list[str] = []
         self._task: asyncio.Task[Any] | None = None
-        self._waiting = False
+        self.waits = False  # for the engine, as the runner says: only there a stop may cancel the task
         self._changed: asyncio.Event | None = None
 
     @property
@@ -146,7 +146,7 @@ class Live:
         """End the run as soon as it can be; the first reason holds."""
         if self.stopped is None:
             self.stopped = why
-            if self._waiting and self._task is not None:
+            if self.waits and self._task is not None:
                 self._task.cancel()
 
     def cut(self) -> None:
@@ -157,10 +157,6 @@ class Live:
     def runs_in(self, task: asyncio.Task[Any] | None) -> None:
         """Told by the runner which task a stop is to cancel."""
         self._task = task
-
-    def waits(self, waiting: bool) -> None:
-        """Told by the runner around each wait for the engine: only there a stop may cancel the task."""
-        self._waiting = waiting
 
     def mends(self) -> bool:
         """Whether the cancellation that just came was our own stop; then it is taken back."""

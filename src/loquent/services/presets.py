@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from loquent.domain.errors import NotFound, Taken
+from loquent.domain.evolve import evolve
 from loquent.domain.presets import Preset, preset_id
 from loquent.domain.principals import Principal
 from loquent.ports.store import Add, Store
@@ -30,9 +30,9 @@ class Presets:
         scoped = Scoped(self._store, who)
         id = preset_id(who, surface)
         try:
-            await amend(scoped, Preset, id, lambda known: replace(known, parameters=parameters))
+            await amend(scoped, Preset, id, lambda known: evolve(known, parameters=parameters))
         except NotFound:
             try:
                 await scoped.write(Add(Preset(id, 0, who.tenant, who.owner, surface, parameters)))
             except Taken:
-                await amend(scoped, Preset, id, lambda known: replace(known, parameters=parameters))
+                await amend(scoped, Preset, id, lambda known: evolve(known, parameters=parameters))

@@ -133,11 +133,11 @@ class Runner:
         outcome: Outcome | None = None
         try:
             while live.stopped is None:
-                live.waits(True)
+                live.waits = True
                 try:
                     chunk = await anext(chunks)
                 finally:
-                    live.waits(False)
+                    live.waits = False
                 live.take(chunk)
                 yield chunk
         except StopAsyncIteration:

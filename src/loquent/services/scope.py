@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, TypeVar
 
 from loquent.domain.errors import NotFound
+from loquent.domain.evolve import evolve
 from loquent.domain.principals import Principal
 from loquent.domain.records import RECORDS, SCOPES, Spec
 from loquent.ports.store import COUNT_CAP, Add, Change, Page, Position, Replace, Store
@@ -97,7 +97,7 @@ def _is_within(record: Any, bounds: Mapping[str, str]) -> bool:
 
 
 def _bound(record: Any, bounds: Mapping[str, str]) -> Any:
-    return record if _is_within(record, bounds) else replace(record, **bounds)
+    return record if _is_within(record, bounds) else evolve(record, **bounds)
 
 
 def _check_begins(spec: Spec, name: str, names: tuple[str, ...] | None, bounds: Mapping[str, str]) -> None:

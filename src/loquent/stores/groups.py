@@ -23,15 +23,15 @@ def grouped(calls: Iterable[Call]) -> Group:
     """These calls, sorted. Amounts that are added to one counter are summed."""
     group = Group()
     for call in calls:
-        sql, values, _, is_add, sums = call
-        if is_add:
+        sql, values = call.sql, call.values
+        if call.adds:
             group.adds.setdefault(sql, []).append(values)
-        elif sums:
+        elif call.sums:
             known = group.bumps.get((sql, values[0]))
             if known is None:
                 group.bumps[sql, values[0]] = list(values)
             else:
-                for counter, amount in sums:  # what it is made with counts once, what is added each time
+                for counter, amount in call.sums:  # what it is made with counts once, what is added each time
                     known[counter] += values[amount]
                     known[amount] += values[amount]
         else:

@@ -10,6 +10,7 @@ from typing import Any
 
 from loquent.domain.errors import Unavailable
 
+ENOUGH = 64  # jobs for which the loop's next turn is not waited for
 MOST = 512  # jobs after which a group is begun: a bound on how long the first of them waits for the last
 
 
@@ -66,10 +67,18 @@ class Lane:
         if asked is None:
             self._asked[loop] = [job]
             if loop not in self._awaiting:
-                loop.call_soon(self._hand_over, loop)
+                loop.call_soon(self._gather, loop, 1)
         else:
             asked.append(job)
         return await job.future
+
+    def _gather(self, loop: asyncio.AbstractEventLoop, before: int) -> None:
+        """Hand over what is asked for, unless this turn of the loop brought more: then so may the next."""
+        waiting = len(self._asked.get(loop, ()))
+        if before < waiting < ENOUGH:
+            loop.call_soon(self._gather, loop, waiting)
+        else:
+            self._hand_over(loop)
 
     def _hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
         jobs = self._asked.pop(loop, None)
@@ -132,5 +141,5 @@ class Lane:
             else:
                 job.future.set_exception(job.error)
         self._awaiting.discard(loop)
-        if loop in self._asked:
-            loop.call_soon(self._hand_over, loop)
+        if waiting := self._asked.get(loop):
+            loop.call_soon(self._gather, loop, len(waiting))

@@ -6,11 +6,12 @@ from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import itemgetter
 from types import UnionType
-from typing import Any, Generic, NamedTuple, TypeVar, Union, get_args, get_origin
+from typing import Any, Generic, TypeVar, Union, get_args, get_origin
 
 import msgspec
 
 from loquent.domain.errors import Invalid
+from loquent.domain.fixed import fixed, values
 from loquent.domain.records import RECORDS, Order
 from loquent.ports.store import MOST_CHANGES, Add, Bump, Change, Position, Remove, Replace
 
@@ -69,12 +70,13 @@ class Rows(Generic[R]):
 
     def row(self, record: R, version: int | None = None) -> Row:
         """The record's values, in the order of its fields; Invalid where one of them cannot be kept."""
-        row = list(self.spec.values(record))
+        row = list(values(record))
         if version is not None and self.version_at is not None:
             row[self.version_at] = version
         # the hot path looks at all texts at once, and at each of them only where something is unusual
-        keys, texts = "".join(filter(None, self._keys_of(row))), "".join(filter(None, self._texts_of(row)))
-        if len(keys) > KEY_BYTES or not keys.isascii() or not texts.isascii() or "\0" in keys or "\0" in texts:
+        keys = "".join(filter(None, self._keys_of(row)))
+        texts = "".join(filter(None, (keys, *self._texts_of(row))))
+        if len(keys) > KEY_BYTES or not texts.isascii() or "\0" in texts:
             for at, most in self._texts_at:
                 if row[at] is not None:
                     check_text(row[at], self.names[at], most)
@@ -136,7 +138,8 @@ def rows_of(kind: type[R]) -> Rows[R]:
     return made
 
 
-class Step(NamedTuple):
+@fixed
+class Step:
     """One change, checked and made of rows: before is None for an Add, after is None for a Remove."""
 
     rows: Rows[Any]
@@ -162,7 +165,7 @@ def _added(change: Add) -> Step:
 
 
 def _bumped(change: Bump) -> Step:
-    record, by = change
+    record, by = change.record, change.by
     rows = rows_of(type(record))
     if not by or not by.keys() <= rows.counters:
         raise TypeError(f"{rows.spec.table}: not counters: {sorted(by.keys() - rows.counters)}")
@@ -176,7 +179,7 @@ def _removed(change: Remove) -> Step:
 
 
 def _replaced(change: Replace) -> Step:
-    old, new = change
+    old, new = change.old, change.new
     rows = rows_of(type(old))
     at = rows.version_at
     if at is None or type(new) is not rows.kind or new.id != old.id:

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
+from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Dialect
 
+from loquent.domain.fixed import fixed
 from loquent.domain.log import CONTENT, Log
 from loquent.ports.store import COUNT_CAP, Change, Page, Position
 from loquent.stores.rows import Row, Rows, Step, check_position, check_values, put_and_added, rows_of, steps
 from loquent.stores.sql_statements import Statements
 
 R = TypeVar("R")
+Amounts = Callable[[Mapping[str, int]], tuple[int, ...]]
 log, content = Log("loquent.sql"), Log(CONTENT)
 
 MOST_IDS = 256  # in one SELECT
 
 
-class Call(NamedTuple):
+@fixed
+class Call:
     """One statement with its values. ``must``: one row is changed by it, or the write is Stale.
 
     What a driver may put together with its like: ``adds``, a plain INSERT of one row; ``sums``, a bump of the record
@@ -101,7 +105,7 @@ class Sql:
         self._driver = Told(driver) if log.says(logging.DEBUG) else driver  # asked once: it costs nothing when off
         self._statements = Statements(driver.dialect)
         self._adds: dict[Rows[Any], str] = {}
-        self._bumps: dict[Any, tuple[str, tuple[str, ...], tuple[tuple[int, int], ...]]] = {}
+        self._bumps: dict[Any, tuple[str, Amounts, tuple[tuple[int, int], ...]]] = {}
 
     async def get(self, kind: type[R], *ids: str) -> list[R]:
         """See Store."""
@@ -211,12 +215,13 @@ class Sql:
         names = tuple(by)
         made = self._bumps.get((rows, names))
         if made is None:
-            counters = tuple(sorted(names, key=rows.place.__getitem__))
+            counters = sorted(names, key=rows.place.__getitem__)
             sums = tuple((rows.place[name], len(rows.names) + at) for at, name in enumerate(counters))
-            made = self._bumps[rows, names] = self._statements.bump(rows, counters).sql, counters, sums
-        sql, counters, sums = made
-        for name, (at, _) in zip(counters, sums, strict=True):
-            amount = by[name]
-            row[at] += amount
-            row.append(amount)
+            sql = self._statements.bump(rows, tuple(counters)).sql
+            made = self._bumps[rows, names] = sql, itemgetter(*counters, counters[0]), sums
+        sql, amounts_of, sums = made
+        row += amounts_of(by)
+        row.pop()  # the first is asked for twice, so that it is a tuple for any number of counters
+        for at, amount_at in sums:
+            row[at] += row[amount_at]
         return Call(sql, row, sums=sums)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import MISSING, fields
 from typing import Any
 
+from msgspec import NODEFAULT
+from msgspec.structs import fields
 from sqlalchemy import BigInteger, Boolean, Column, Double, Index, MetaData, Table, Text, and_, false, true
 from sqlalchemy.sql.elements import ColumnElement
 
@@ -30,7 +31,7 @@ def _table(metadata: MetaData, spec: Spec) -> Table:
 
 def _column(name: str, base: type[Any], nullable: bool, spec: Spec) -> Column[Any]:
     default = next(field.default for field in fields(spec.type) if field.name == name)
-    written = None if default in (MISSING, None) else _written(default)
+    written = None if default in (NODEFAULT, None) else _written(default)
     return Column(name, COLUMNS[base], primary_key=name == "id", nullable=nullable, server_default=written)
 
 

@@ -120,7 +120,7 @@ class Threads:
             execute = self._reader.execute
             execute("BEGIN")
             for job in group:
-                job.result = execute(*job.calls[0][:2]).fetchall()
+                job.result = execute(job.calls[0].sql, job.calls[0].values).fetchall()
             execute("COMMIT")
         except BaseException as error:
             self._drop_reader()
@@ -157,10 +157,10 @@ def _transact(writer: sqlite3.Connection, group: list[Job], *, careful: bool) ->
         if careful:
             execute("SAVEPOINT one")
         try:
-            for sql, values, must, adds, sums in job.calls:
-                if careful or not (adds or sums):
-                    execute(sql, values)
-                    if must and cursor.rowcount != 1:
+            for call in job.calls:
+                if careful or not (call.adds or call.sums):
+                    execute(call.sql, call.values)
+                    if call.must and cursor.rowcount != 1:
                         raise Stale
             if cursor.description:
                 job.result = cursor.fetchall()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -13,7 +14,7 @@ from starlette.exceptions import HTTPException
 
 from loquent.domain import errors
 from loquent.domain.errors import Invalid, LoquentError, NotFound, TooLarge
-from loquent.ports.limiter import State
+from loquent.ports.limiter import Rate, State
 
 Headers = list[tuple[bytes, bytes]]
 Dressed = tuple[int, Headers, bytes]
@@ -159,16 +160,26 @@ def rate_headers(state: State | None) -> Headers:
     """Where the caller stands, in both dialects, from one counter (OpenAI's, and the IETF's draft)."""
     if state is None:
         return []
-    count, seconds, remaining = state.rate.count, state.rate.seconds, max(0, state.remaining)
+    remaining = max(0, state.remaining)
+    limit, policy = _rule(state.rate)
     return [
-        (b"x-ratelimit-limit-requests", b"%d" % count),
+        limit,
         (b"x-ratelimit-remaining-requests", b"%d" % remaining),
         (b"x-ratelimit-reset-requests", _duration(state.reset)),
-        (b"ratelimit-policy", b'"requests";q=%d;w=%d' % (count, seconds)),
+        policy,
         (b"ratelimit", b'"requests";r=%d;t=%d' % (remaining, math.ceil(state.reset))),
     ]
 
 
+@lru_cache(maxsize=64)
+def _rule(rate: Rate) -> Headers:
+    return [
+        (b"x-ratelimit-limit-requests", b"%d" % rate.count),
+        (b"ratelimit-policy", b'"requests";q=%d;w=%d' % (rate.count, rate.seconds)),
+    ]
+
+
+@lru_cache(maxsize=64)  # nearly always that of the whole window
 def _duration(seconds: float) -> bytes:
     """As OpenAI writes durations: ``12ms``, ``7.5s``, ``6m0s``; never less than it is."""
     if seconds < 1:
