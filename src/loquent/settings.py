@@ -640,6 +640,30 @@ class Settings:
         group=SEEING,
     )
     metrics: bool = setting(True, FLAG, "Whether /metrics is served.", env="LOQUENT_METRICS", group=SEEING)
+    traces: str = setting(
+        "auto",
+        one_of("auto", "on", "off"),
+        "Whether spans are sent to a collector (docs/how-to/traces.md); auto: where one is named.",
+        env="LOQUENT_TRACES",
+        group=SEEING,
+    )
+    traces_endpoint: str = setting(
+        "",
+        TEXT,
+        "The collector of traces, by OTLP over HTTP; the other variables of OpenTelemetry (OTEL_…) count as well.",
+        env="OTEL_EXPORTER_OTLP_ENDPOINT",
+        aliases=("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",),
+        group=SEEING,
+        shown_default="none; http://localhost:4318 where LOQUENT_TRACES is on",
+    )
+    traces_to: tuple[str, ...] = setting(
+        (),
+        HOSTS,
+        "Hosts of engines that are told, by a traceparent header, to which trace a call belongs.",
+        env="LOQUENT_TRACES_TO",
+        group=SEEING,
+        shown_default="none",
+    )
 
     @property
     def log_number(self) -> int:

@@ -15,7 +15,7 @@ from typing import IO, Any
 
 from dotenv import dotenv_values
 
-from loquent import blobs, caches, engines, limiters, queues, readers, settings, stores
+from loquent import blobs, caches, engines, limiters, queues, readers, settings, stores, tracers
 from loquent.domain import failpoints
 from loquent.domain.errors import Misconfigured, NotFound
 from loquent.domain.kinds import SECRET_BYTES
@@ -26,6 +26,7 @@ from loquent.ports.blobs import Blobs
 from loquent.ports.limiter import Rate
 from loquent.ports.queue import Queue
 from loquent.ports.store import Store
+from loquent.ports.tracer import Tracer
 from loquent.services import limits
 from loquent.services.accounts import Accounts
 from loquent.services.answers import Answers
@@ -50,6 +51,7 @@ from loquent.services.runner import Pace, Runner
 from loquent.services.sessions import Sessions
 from loquent.services.summaries import Summaries
 from loquent.services.tokens import Tokens
+from loquent.services.traces import TracedGenerations, TracedRunner, told_tries, told_writes
 from loquent.services.turns import Turns
 from loquent.settings import Settings
 
@@ -73,6 +75,9 @@ def load_settings(environ: Mapping[str, str] | None = None, folder: Path = Path(
         for name in ("aws_key_id", "aws_secret_key"):  # the AWS library reads the process's own environment alone
             if value := getattr(found, name):
                 os.environ.setdefault(AWS[name], value)
+    for name in known:
+        if name.startswith("OTEL_") and found.traces != "off":  # as does OpenTelemetry
+            os.environ.setdefault(name, known[name])
     return found
 
 
@@ -135,6 +140,7 @@ class Services:
     worker: Worker
     health: Health
     registry: Registry
+    tracer: Tracer | None = None
     _lock: IO[bytes] | None = None
 
     async def open(self, *, works: bool = True, chosen: Callable[[], Awaitable[list[Offer]]] | None = None) -> None:
@@ -142,6 +148,8 @@ class Services:
 
         ``chosen``: with these models alone, for one command: another's weights are not loaded.
         """
+        if self.tracer is not None:
+            await self.tracer.open()
         alone = self._lock_folder()
         await self.store.open()
         await self.blobs.open()
@@ -179,6 +187,8 @@ class Services:
         await self.queue.close()
         await self.blobs.close()
         await self.store.close()
+        if self.tracer is not None:
+            await self.tracer.close()
         self.passwords.close()
         if self._lock is not None:
             self._lock.close()
@@ -207,11 +217,16 @@ def build(found: Settings, *, queue: Queue | None = None) -> Services:
     except OSError as error:
         raise Misconfigured(f"LOQUENT_DATA_DIR holds {str(found.data_dir)!r}; it takes a folder: {error}") from error
     failpoints.arm(found.failpoints)
-    store = stores.connect(found.store_url, data_dir=found.data_dir)
+    tracer = tracers.connect(found.traces, found.traces_endpoint)
+    store: Store = stores.connect(found.store_url, data_dir=found.data_dir)
+    if tracer is not None:
+        store = told_writes(store, tracer, _system(found))
     files = blobs.connect(found.blobs_url)
     queue = queue or queues.connect(found.queue)
     rows = model_rows(found)
     connect = connector(found, rows, lambda name: name in models.used)
+    if tracer is not None:
+        connect = told_tries(connect, tracer)
     models = _models(found, rows, connect)
     secret = found.secret or _own_secret(found.data_dir)
     tokens = Tokens(secret, minutes=found.token_minutes)
@@ -222,8 +237,13 @@ def build(found: Settings, *, queue: Queue | None = None) -> Services:
     turns = Turns(store, lambda id: runner.lives.get(id))
     uploads = {"document": about_documents(store), "image": about_images(store, files)}
     kept = {"text": answers.before(answer), "chat": answers.before(turns.answer)}
-    runner = Runner(store, {**RECIPES, **uploads, **kept}, pace)
-    generations = Generations(store, models, rules, runner, queue, answers)
+    recipes = {**RECIPES, **uploads, **kept}
+    if tracer is None:
+        runner = Runner(store, recipes, pace)
+        generations = Generations(store, models, rules, runner, queue, answers)
+    else:
+        runner = TracedRunner(store, recipes, pace, tracer=tracer, tells_content=found.log_content)
+        generations = TracedGenerations(store, models, rules, runner, queue, answers)
     registry = Registry(
         store,
         models,
@@ -268,6 +288,7 @@ def build(found: Settings, *, queue: Queue | None = None) -> Services:
         ),
         registry=registry,
         health=Health(store, files, rules.limiter, models, answers.kept),
+        tracer=tracer,
     )
 
 
@@ -310,8 +331,21 @@ def connector(found: Settings, rows: Sequence[Model], is_used: Callable[[str], b
         memory=found.llama_memory,
         at_start=is_used,
         keys=_keys(found, rows),
+        tells=lambda row: _is_named(engines.host_of(row), found.traces_to),
     )
     return lambda row: Offer(row, engines.connect(row, options), gate=_gate(row, found))
+
+
+def _is_named(host: str, names: Sequence[str]) -> bool:
+    """Whether a list of hosts, as a setting has it, names this one."""
+    name = f"[{host}]" if ":" in host else host
+    return bool(name) and any(each in ("*", name) or (each[0] == "." and name.endswith(each)) for each in names)
+
+
+def _system(found: Settings) -> str:
+    """What OpenTelemetry calls the database."""
+    scheme = found.store_url.partition(":")[0].partition("+")[0]
+    return {"postgres": "postgresql", "dynamodb": "aws.dynamodb"}.get(scheme, scheme)
 
 
 def _models(found: Settings, rows: list[Model], connect: Callable[[Model], Offer]) -> Models:

@@ -7,11 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 HEAVY = {
     *("torch", "transformers", "xllamacpp", "numpy", "openai", "anthropic"),  # models
     *("botocore", "aiobotocore", "boto3", "pymongo", "psycopg", "redis", "celery"),  # clouds, servers, brokers
     *("sqlalchemy", "alembic", "aiohttp", "pypdf", "docx", "lxml", "PIL"),  # one adapter each
     *("rapidocr", "onnxruntime", "cv2"),  # a process of its own
+    *("google", "requests"),  # traces; of OpenTelemetry itself FastAPI brings a part
 }
 
 
@@ -35,6 +38,13 @@ def test_the_web_application_comes_without_heavy_libraries(tmp_path: Path) -> No
 def test_the_command_line_comes_without_the_web_and_heavy_libraries(tmp_path: Path) -> None:
     packages, _ = loaded("import loquent.cli", tmp_path)
     assert not packages & (HEAVY | {"fastapi", "starlette", "granian", "uvicorn"})
+
+
+@pytest.mark.parametrize(("wish", "comes"), [("auto", False), ("on", True)])
+def test_the_library_of_traces_comes_only_where_traces_are_on(tmp_path: Path, wish: str, comes: bool) -> None:
+    built = f"build(settings.read({{'LOQUENT_TRACES': {wish!r}, 'LOQUENT_DATA_DIR': '.'}}))"
+    packages, _ = loaded(f"from loquent import settings\nfrom loquent.wiring import build\n{built}", tmp_path)
+    assert bool(packages & {"google", "requests"}) is comes
 
 
 def test_importing_writes_no_file_and_starts_no_thread(tmp_path: Path) -> None:

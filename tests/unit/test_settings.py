@@ -44,6 +44,7 @@ def test_every_setting_can_be_set_by_its_name_and_by_each_alias(tmp_path: Path) 
         "debug": "True", "log_levels": "loquent.sql=debug", "disable_loggers": "a, b", "log_file": "off",
         "log_file_size": "2000", "log_files": "3", "cache": "OFF", "cache_seconds": "16", "cache_size": "20000",
         "key_hosts": "MY_KEY=models.example", "llama_memory": "2000", "serve_jobs": "off", "blobs_presign": "on",
+        "traces": "off", "traces_endpoint": "http://x:4318", "traces_to": "models.example",
     }  # fmt: skip
     assert set(samples) == {each.name for each in fields(Settings)}
     for each in fields(Settings):

@@ -37,11 +37,12 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 async def opened(
     settings: Settings, *offers: Callable[[Models, Principal], Offer], as_user: str | None = None
 ) -> AsyncIterator[Services]:
-    """The services, with these models alone: another's weights are not loaded. Takes no jobs, and counts no rates.
+    """The services, with these models alone: another's weights are not loaded. Takes no jobs, counts no rates, tells
+    no traces.
 
     Raises what choosing an offer for that user raises.
     """
-    free = replace(settings, limit_generations=(), limit_summaries=(), rate_per_minute=0, rate_per_hour=0)
+    free = replace(settings, limit_generations=(), limit_summaries=(), rate_per_minute=0, rate_per_hour=0, traces="off")
     services = build(free)
 
     async def choose() -> list[Offer]:

@@ -76,7 +76,7 @@ class Generation:
     upload: str | None = None  # the document or the image that it is about
     rating: str | None = None  # what its owner thought of it: one of feedback.RATINGS
     answered_by: str | None = None  # the row that did, or was the last to try; of equals: name, name#2, …
-    details: Json | None = None  # what few have: {"tries": […], "cache": {…}, "cached_tokens", "reasoning_tokens"}
+    details: Json | None = None  # what few have: {"tries": […], "cache": {…}, "trace": {…}, "cached_tokens", …}
 
     @property
     def is_over(self) -> bool:

@@ -48,6 +48,7 @@ class Options:
     memory: int | None = None  # bytes that embedded models take together; 0: any; None: a share of the machine's
     at_start: Callable[[str], bool] = lambda name: True  # whether the row of that name is loaded before it is asked
     keys: Mapping[str, str] = field(default_factory=dict, repr=False)  # a row's key_env or key_file -> the secret
+    tells: Callable[[Model], bool] = lambda model: False  # whether its server is told of the trace of a call
     shared: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)  # what rows of one engine share
 
     def key_of(self, model: Model) -> str:

@@ -14,6 +14,7 @@ from loquent.engines import Options
 from loquent.engines.events import Events
 from loquent.engines.upstream import Connection, Server
 from loquent.ports.engine import Ask, Chunk
+from loquent.ports.tracer import told
 
 MOST_REFUSAL = 65_536  # bytes of a refusal that are read
 
@@ -27,6 +28,7 @@ class Remote(ABC):
     def __init__(self, model: Model, options: Options) -> None:
         self._model = model
         self._key = options.key_of(model)
+        self._more = told if options.tells(model) else None
         self._server: Server | None = None
         self._heard_at = -math.inf
 
@@ -68,7 +70,13 @@ class Remote(ABC):
             said = f"model {model.name}: the environment variable {model.key_env} holds no key"
             raise Misconfigured(said, field="key_env")
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", "User-Agent": "loquent", **own}
-        self._server = Server(url, name=f"model {model.name}", headers=headers, connect_seconds=model.timeouts.connect)
+        self._server = Server(
+            url,
+            name=f"model {model.name}",
+            headers=headers,
+            connect_seconds=model.timeouts.connect,
+            more=self._more,
+        )
         await self._server.open()
 
     async def close(self) -> None:

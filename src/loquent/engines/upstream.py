@@ -10,6 +10,7 @@ import asyncio
 import math
 import ssl
 from collections import deque
+from collections.abc import Callable
 from typing import cast
 from urllib.parse import urlsplit
 
@@ -234,9 +235,21 @@ class Connection(asyncio.Protocol):
 class Server:
     """One server, by its base URL, and the connections to it. ``name`` is what messages call it by."""
 
-    def __init__(self, url: str, *, name: str, headers: dict[str, str], connect_seconds: float) -> None:
-        """Raises Misconfigured, without the headers' values, where the URL or a header cannot be used."""
+    def __init__(
+        self,
+        url: str,
+        *,
+        name: str,
+        headers: dict[str, str],
+        connect_seconds: float,
+        more: Callable[[], str] | None = None,
+    ) -> None:
+        """``more``: gives further lines of the head, anew for each request.
+
+        Raises Misconfigured, without the headers' values, where the URL or a header cannot be used.
+        """
         self.name = name
+        self._more = more
         self.connect_seconds = connect_seconds
         self.connections: set[Connection] = set()
         self._kept: deque[Connection] = deque()
@@ -282,7 +295,8 @@ class Server:
         ``seconds`` bound the whole answer, ``gap`` the silence before its head. Raises Unavailable, EngineTimeout.
         """
         until = self._loop.time() + seconds
-        request = f"{method} {self._path}{path} HTTP/1.1\r\n{self._head}Content-Length: {len(body)}\r\n\r\n".encode()
+        head = self._head if self._more is None else self._head + self._more()
+        request = f"{method} {self._path}{path} HTTP/1.1\r\n{head}Content-Length: {len(body)}\r\n\r\n".encode()
         while True:
             connection = self._pick() or await self._connect()
             try:

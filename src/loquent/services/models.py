@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from loquent.domain.errors import Invalid, LoquentError, NotFound, Unavailable
 from loquent.domain.log import Log
@@ -13,6 +14,9 @@ from loquent.ports.engine import Engine
 from loquent.services import metrics
 from loquent.services.breaker import STATES, Breaker
 from loquent.services.gate import Gate
+
+if TYPE_CHECKING:
+    from loquent.services.tries import Try
 
 log = Log("loquent.models")
 
@@ -32,6 +36,7 @@ class Offer:
     groups: tuple[tuple[Offer, ...], ...] = field(default=(), repr=False)
     is_added: bool = False  # at run time, by an administrator; the others stand in the settings
     is_open: bool = False
+    tries: Callable[[Offer], Try] | None = field(default=None, repr=False)  # how it is tried; None: plainly
 
     def __post_init__(self) -> None:
         self.label = self.label or self.model.name
@@ -45,7 +50,16 @@ class Offer:
 
     def again(self) -> Offer:
         """The same row with the same engine, to be linked anew: what runs keeps the offer that it began with."""
-        return Offer(self.model, self.engine, "", self.gate, self.breaker, is_added=self.is_added, is_open=self.is_open)
+        return Offer(
+            self.model,
+            self.engine,
+            "",
+            self.gate,
+            self.breaker,
+            is_added=self.is_added,
+            is_open=self.is_open,
+            tries=self.tries,
+        )
 
     async def open(self) -> None:
         """Get the engine ready, where it is not. Raises Misconfigured."""

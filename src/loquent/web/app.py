@@ -34,6 +34,7 @@ from loquent.web.edge import Edge
 from loquent.web.errors import Dress, detail, ours, problem
 from loquent.web.observe import configure_logs
 from loquent.web.pages import assets, docs, home
+from loquent.web.traces import TracedEdge
 from loquent.wiring import Services, build, load_settings, warn
 
 DIRECT: tuple[Direct, ...] = (
@@ -66,6 +67,8 @@ def create_app(services: Services | None = None) -> Edge:
         warn(services)
     app = make_routes(services)
     direct: dict[str, ASGIApp] = {each.path: each for each in DIRECT}
+    if services.tracer is not None:
+        return TracedEdge(app, services, direct, DRESSES, UPLOADS, tracer=services.tracer)
     return Edge(app, services, direct, DRESSES, UPLOADS)
 
 

@@ -31,6 +31,7 @@ REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 MOST_HEADERS, MOST_HEADER_BYTES = 100, 65_536
 UNWATCHED = 0.05  # seconds for which a call is too short to watch for a hang-up
 GONE = 499  # the log's word for a client that hung up; never sent
+NO_ROUTE = "none"  # of a path that nothing answers
 ONCE = (b"authorization", b"content-length", b"content-type", b"host", b"idempotency-key", b"last-event-id")
 SECURITY: Headers = [
     (b"x-content-type-options", b"nosniff"),
@@ -177,7 +178,7 @@ class Edge:
         return Bounded(receive, self._bodies, most=most)
 
     def _note(self, scope: Scope, path: str, status: int, seconds: float) -> None:
-        route = path if path in self._direct else _template(scope)
+        route = path if path in self._direct else template(scope)
         counter = self._counters.get((route, status))
         if counter is None:
             counter = self._counters[route, status] = metrics.requests.labels(route, str(status))
@@ -194,7 +195,7 @@ def _check_once(names: list[bytes]) -> None:
             raise Plain(400, f"the header {name.decode()} stands twice")
 
 
-def _template(scope: Scope) -> str:
+def template(scope: Scope) -> str:
     """The route as it was declared, so that ids in paths make no new metric each."""
     context = scope.get("fastapi_effective_route_context") or scope.get("route")
-    return getattr(context, "path", None) or "none"
+    return getattr(context, "path", None) or NO_ROUTE
