@@ -44,6 +44,7 @@ bench: $(VENV)/.torch  ## Measure Loquent beside a bare proxy and the upstream i
 chaos: $(VENV)/.dev  ## Kill and freeze servers under 2,000 jobs and 300 uploads: none may be lost, none done twice (ARGS="--seed 7")
 	PYTHONPATH="$(CURDIR)/src:$(CURDIR)/tests" $(RUN)/python -m journeys.chaos --jobs 2000 --kills 200 --freezes 30 $(ARGS)
 	PYTHONPATH="$(CURDIR)/src:$(CURDIR)/tests" $(RUN)/python -m journeys.uploads --uploads 300 $(ARGS)
+	PYTHONPATH="$(CURDIR)/src:$(CURDIR)/tests" $(RUN)/python -m journeys.upgrade --rounds 2
 
 docs: $(VENV)/.dev  ## Write the generated pages: the map, the settings, the routes, .env.example
 	$(RUN)/python docs/generate.py

@@ -63,6 +63,13 @@ class Settings:
         env="LOQUENT_SERVER",
         group=SERVER,
     )
+    workers: int = setting(
+        1,
+        whole(1, 64),
+        "Processes that `loquent serve` answers with, all on its port.",
+        env="LOQUENT_WORKERS",
+        group=SERVER,
+    )
     allowed_hosts: tuple[str, ...] = setting(
         (),
         HOSTS,
@@ -106,6 +113,14 @@ class Settings:
         number(0, 3600),
         "Seconds in which a stop lets streams and jobs end.",
         env="LOQUENT_STOP_SECONDS",
+        group=SERVER,
+    )
+    stop_delay: float = setting(
+        0.0,
+        number(0, 3600),
+        "Seconds before that in which all is served as ever but by name not ready, so that a balancer notices; then "
+        "connections are refused (docs/how-to/upgrade.md).",
+        env="LOQUENT_STOP_DELAY",
         group=SERVER,
     )
 

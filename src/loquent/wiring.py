@@ -7,7 +7,9 @@ import os
 import secrets
 import stat
 import tomllib
+from asyncio import to_thread
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -150,7 +152,9 @@ class Services:
         """
         if self.tracer is not None:
             await self.tracer.open()
-        alone = self._lock_folder()
+        alone = await to_thread(self._lock_folder)
+        if alone and not works:
+            self._share_folder()
         await self.store.open()
         await self.blobs.open()
         await self.queue.open()
@@ -166,7 +170,15 @@ class Services:
         await self.runner.open()
         if works:
             await self.worker.open(alone=alone)
+            self._share_folder()
             await self.retention.open()
+
+    async def leave(self) -> None:
+        """Say that others are to be asked, take no more jobs and hand back those that run; requests are served on."""
+        self.health.is_leaving = True
+        await self.retention.close()
+        await self.worker.close()
+        self.runner.release()
 
     async def drain(self, seconds: float) -> None:
         """Take no more jobs, hand back those that run, and let the rest end within that many seconds."""
@@ -195,19 +207,25 @@ class Services:
             self._lock = None
 
     def _lock_folder(self) -> bool:
-        """Say that this process uses the data folder; whether it is the only one that does."""
+        """Say that this process uses the data folder; whether it is the only one that does.
+
+        Others wait until that one has taken up what nobody runs any more: what they take then is not its to take.
+        """
         scheme, _, path = self.settings.store_url.partition(":///")
         is_file = scheme.startswith("sqlite")  # then the lock lies beside it, whoever's data folder that is
         place = Path(f"{path.partition('?')[0]}.in-use") if is_file else self.settings.data_dir / "in-use"
         place.parent.mkdir(parents=True, exist_ok=True)
         self._lock = place.open("ab")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            alone = True
-        except OSError:
-            alone = False
-        fcntl.flock(self._lock, fcntl.LOCK_SH)
-        return alone and scheme.startswith(("sqlite", "memory"))  # any other is shared by who knows whom
+        if scheme.startswith(("sqlite", "memory")):  # any other is shared by who knows whom
+            with suppress(OSError):
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+        self._share_folder()
+        return False
+
+    def _share_folder(self) -> None:
+        if self._lock is not None:
+            fcntl.flock(self._lock, fcntl.LOCK_SH)
 
 
 def build(found: Settings, *, queue: Queue | None = None) -> Services:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 from pathlib import Path
 
 import pytest
 
-from built import ANN, opened, wanted
+from built import ANN, opened, settings_for, wanted
 from loquent.domain import failpoints
 from loquent.domain.clock import later, now
 from loquent.domain.evolve import evolve
@@ -15,7 +16,7 @@ from loquent.domain.generations import Content, Generation, claimed
 from loquent.domain.usage import UsageDay, usage_day
 from loquent.ports.store import Replace
 from loquent.services import metrics
-from loquent.wiring import Services
+from loquent.wiring import Services, build
 
 pytestmark = pytest.mark.anyio
 OWN = {"tenant": ANN.tenant, "owner": ANN.owner}
@@ -84,6 +85,23 @@ async def test_a_process_that_is_alone_takes_up_orphans_at_once(tmp_path: Path) 
         await services.worker.open(alone=True)
         page = await services.store.page(Generation, "all", {}, limit=10)
         assert [(await ended(services, record.id)).status for record in page.items] == ["completed"] * 5
+
+
+async def test_who_starts_beside_the_first_waits_until_that_one_has_taken_up_what_was_orphaned(tmp_path: Path) -> None:
+    services = build(settings_for(tmp_path, LOQUENT_STORE=f"sqlite:///{tmp_path}/data/loquent.db"))
+    with (tmp_path / "data" / "loquent.db.in-use").open("ab") as first:
+        fcntl.flock(first, fcntl.LOCK_EX)
+        opening = asyncio.create_task(services.open())
+        await asyncio.sleep(0.2)
+        assert not opening.done()
+        fcntl.flock(first, fcntl.LOCK_UN)
+        await opening
+        try:
+            with pytest.raises(BlockingIOError):
+                fcntl.flock(first, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(first, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        finally:
+            await services.close()
 
 
 async def test_a_job_that_kills_its_workers_is_stopped_after_three_runs(tmp_path: Path) -> None:

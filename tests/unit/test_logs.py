@@ -325,3 +325,12 @@ def test_commands_write_no_log_file(tmp_path: Path) -> None:
             [sys.executable, "-m", "loquent", *command], env=environ, cwd=tmp_path, check=True, capture_output=True
         )
     assert not list(tmp_path.rglob("app.log*"))
+
+
+def test_lines_go_to_a_shared_pipe_whole_in_pieces_that_it_takes_as_one() -> None:
+    lines = b"".join(b"%d:%s\n" % (number, b"x" * (number * 7 % 90)) for number in range(200)) + b"y" * 300 + b"\nz\n"
+    pieces = list(logs.whole_lines(lines, 200))
+    assert b"".join(pieces) == lines
+    assert all(piece.endswith(b"\n") for piece in pieces)
+    assert [len(piece) for piece in pieces if len(piece) > 200] == [301]  # the line that is longer by itself
+    assert list(logs.whole_lines(lines, len(lines))) == [lines]

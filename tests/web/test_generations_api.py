@@ -265,6 +265,17 @@ async def test_over_the_rate_is_429_and_waiting_as_told_succeeds(tmp_path: Path)
                 assert (await client.post(PATH, json={"prompt": "x"})).status_code == 200
 
 
+async def test_a_server_that_leaves_serves_on_is_not_ready_and_keeps_no_connection(at: Ours) -> None:
+    client, app, services = at
+    assert "connection" not in (await client.get(PATH)).headers
+    app.leave()
+    await services.leave()
+    served = await client.post(PATH, json={"prompt": "x"})
+    assert (served.status_code, served.headers["connection"]) == (200, "close")
+    assert (await client.get("/api/v1/health/ready")).status_code == 503
+    assert (await client.get("/api/v1/health/live")).status_code == 200
+
+
 async def test_a_server_that_stops_takes_no_new_work(at: Ours) -> None:
     client, app, services = at
     app.is_stopping = True

@@ -16,6 +16,7 @@ from loquent import __version__
 from loquent.services.breaker import FAULTS
 from loquent.services.metrics import registry
 from loquent.web.edge import Edge
+from loquent.web.siblings import Siblings, together
 from loquent.wiring import Services
 from surfaces import ACCESS
 
@@ -204,3 +205,43 @@ async def test_an_answer_in_anothers_place_is_counted_and_is_on_the_record(tmp_p
         assert (made["model"], made["answered_by"], made["output"]) == ("frail", "sound", "one")
         assert "tries" not in made  # nobody else was called
         assert registry.get_sample_value("loquent_fallbacks_total", FELL) == before + 1
+
+
+PAGE = b"""# HELP asked_total What was asked.
+# TYPE asked_total counter
+asked_total{route="/a, b"} 2.0
+asked_total{route="/c"} 1.0
+# HELP idle Nothing yet.
+# TYPE idle gauge
+# HELP running What runs.
+# TYPE running gauge
+running 3.0
+"""
+
+
+def test_the_metrics_of_several_processes_are_one_page_that_tells_them_apart() -> None:
+    families = list(text_string_to_metric_families(together({1: PAGE, 0: PAGE, 2: b""}).decode()))
+    assert [family.name for family in families] == ["asked", "idle", "running"]
+    found = [(sample.name, sample.labels, sample.value) for family in families for sample in family.samples]
+    assert found == [
+        *(("asked_total", {"process": "0", "route": route}, value) for route, value in (("/a, b", 2.0), ("/c", 1.0))),
+        *(("asked_total", {"process": "1", "route": route}, value) for route, value in (("/a, b", 2.0), ("/c", 1.0))),
+        *(("running", {"process": number}, 3.0) for number in ("0", "1")),
+    ]
+
+
+async def test_a_process_that_has_died_is_left_out_of_the_page(tmp_path: Path) -> None:
+    one, other = Siblings(), Siblings()
+    await one.join(tmp_path, 0)
+    await other.join(tmp_path, 1)
+    try:
+        both = (await one.page()).decode()
+        assert 'loquent_running_generations{process="0"}' in both
+        assert 'loquent_running_generations{process="1"}' in both
+    finally:
+        await other.leave()
+    (tmp_path / "1.metrics").touch()  # as a kill leaves it
+    try:
+        assert 'process="1"' not in (await one.page()).decode()
+    finally:
+        await one.leave()

@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from loquent import stores
-from loquent.cli.serve import check_port
+from loquent.cli.listening import bound
 from loquent.domain.errors import LoquentError, Misconfigured, ModelLoading
 from loquent.services.models import Offer
 from loquent.settings import Settings, passed_over
@@ -181,7 +181,7 @@ async def port(settings: Settings) -> list[Finding]:
     """Whether the server could listen, or does already."""
     where = f"{settings.host} port {settings.port}"
     try:
-        check_port(settings.host, settings.port)
+        bound(settings.host, settings.port).close()
     except Misconfigured as error:
         if await asyncio.to_thread(_is_loquent, settings.host, settings.port):
             return [Finding(OK, f"a Loquent answers on {where}")]

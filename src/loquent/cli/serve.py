@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ctypes
 import gc
+import math
 import os
 import resource
 import signal
@@ -16,7 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from loquent.domain.errors import Misconfigured
+from loquent.cli.listening import BACKLOG, bound, listen
+from loquent.cli.parent import Parent, Place
 from loquent.domain.log import Log
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 GARBAGE = 10_000  # objects made between two walks of the collector: a request makes hundreds, nearly none in circles
 LAST_WORDS = 2.0  # seconds in which answers that have ended must have been sent
+LAST_COME = 0.5  # seconds in which whoever came before the door was shut has been let in
 OPEN_FILES = 65_536
 MMAP_THRESHOLD, LARGE = -3, 1 << 20  # glibc's name for the size from which a block is one of its own, and ours
 STARTED = 2.0  # seconds after which the server has started its threads
@@ -35,23 +38,39 @@ HEADER_SECONDS = 10  # in which a connection must have sent its headers
 def serve(
     host: Annotated[str | None, typer.Option(help="The address to listen on (HOST).", show_default="127.0.0.1")] = None,
     port: Annotated[int | None, typer.Option(help="The port to listen on (PORT).", show_default="8000")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that serve on that port (LOQUENT_WORKERS).", show_default="1")
+    ] = None,
+    child: Annotated[str, typer.Option(help="One of several: its place among them.", hidden=True)] = "",
 ) -> None:
     """Serve the API, the page and the jobs. Everything else is set by the environment: see docs/settings.md."""
-    environ = dict(os.environ)
-    if host is not None:
-        environ["LOQUENT_HOST"] = host
-    if port is not None:
-        environ["LOQUENT_PORT"] = str(port)
-    from loquent.web.app import create_app
+    given = {"LOQUENT_HOST": host, "LOQUENT_PORT": port, "LOQUENT_WORKERS": workers}
+    environ = {**os.environ, **{name: str(value) for name, value in given.items() if value is not None}}
     from loquent.web.observe import configure_logs
-    from loquent.wiring import build, load_settings, warn
+    from loquent.wiring import load_settings
 
     settings = load_settings(environ)
     configure_logs(settings)
-    check_port(settings.host, settings.port)
+    if child:
+        place = Place.read(child)
+        serve_here(settings, environ, socket.socket(fileno=place.fd), place)
+    elif settings.workers == 1:
+        serve_here(settings, environ, bound(settings.host, settings.port))
+    else:
+        raise typer.Exit(asyncio.run(Parent(settings, environ, bound(settings.host, settings.port)).run()))
+
+
+def serve_here(
+    settings: Settings, environ: dict[str, str], listening: socket.socket, place: Place | None = None
+) -> None:
+    """Serve from this process on that socket, until it is told to stop."""
+    from loquent.web.app import create_app
+    from loquent.wiring import build, warn
+
     services = build(settings)
-    warn(services, environ)
-    run(_serve(create_app(services), settings))
+    if place is None or place.number == 0:
+        warn(services, environ)
+    run(_serve(create_app(services), settings, listening, place))
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:
@@ -63,18 +82,6 @@ def run(work: Coroutine[Any, Any, None]) -> None:
         return
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(work)
-
-
-def check_port(host: str, port: int) -> None:
-    """Raise Misconfigured where nobody can listen there: two servers on one port would share it unseen."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host.strip("[]"), port))
-        except OSError as error:
-            why = error.strerror or str(error)
-            raise Misconfigured(f"cannot listen on {host} port {port}: {why}; see HOST and PORT") from None
 
 
 def until_told(loop: asyncio.AbstractEventLoop) -> asyncio.Event:
@@ -123,11 +130,15 @@ def raise_open_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
-async def _serve(app: Edge, settings: Settings) -> None:
+async def _serve(app: Edge, settings: Settings, listening: socket.socket, place: Place | None) -> None:
+    from loquent.web.siblings import siblings
+
     log = Log("loquent.serve")
     loop = asyncio.get_running_loop()
     told = until_told(loop)
     sys.set_asyncgen_hooks(firstiter=None)  # no list of generators that run: each request has five, and ends them
+    if place is not None:
+        place.watch(loop, told)
     raise_open_files()
     give_back_memory()
     services = app.services
@@ -135,18 +146,23 @@ async def _serve(app: Edge, settings: Settings) -> None:
         loop.call_later(STARTED, wake_gently())
     await services.open(works=settings.serve_jobs)
     try:
-        server, stop = SERVERS[settings.server](app, settings)
-        serving = asyncio.create_task(server)
+        if place is not None:
+            await siblings.join(place.folder, place.number)
+        listen(listening)  # not before it can answer: until then balancers are refused, and go elsewhere
         shown = f"[{settings.host}]" if ":" in settings.host else settings.host
+        url = f"http://{shown}:{listening.getsockname()[1]}/"
+        server, stop = SERVERS[settings.server](app, settings, listening)
+        serving = asyncio.create_task(server)
         gc.collect()
         gc.freeze()  # what stands now stands for good: the collector need not walk it again and again
         gc.set_threshold(GARBAGE, 20, 50)
         log.info(
             "serving",
-            url=f"http://{shown}:{settings.port}/",
+            url=url,
             data=str(settings.data_dir),
             models=list(services.models.offers),
             anonymous=settings.takes_anonymous,
+            **({} if place is None else {"process": place.number}),
         )
         waiting = asyncio.create_task(told.wait())
         await asyncio.wait((serving, waiting), return_when=asyncio.FIRST_COMPLETED)
@@ -155,6 +171,12 @@ async def _serve(app: Edge, settings: Settings) -> None:
             serving.result()  # it ended by itself: say why
             return
         log.info("stopping", running=len(services.runner.lives), seconds=settings.stop_seconds)
+        app.leave()
+        await services.leave()
+        if settings.stop_delay:
+            await asyncio.sleep(settings.stop_delay)
+            stop()  # what runs goes on; whoever comes now is refused, which is what balancers can mend
+            await asyncio.sleep(LAST_COME)
         app.is_stopping = True
         await services.drain(settings.stop_seconds)
         app.hurry()
@@ -164,22 +186,34 @@ async def _serve(app: Edge, settings: Settings) -> None:
             async with asyncio.timeout(5):
                 await serving
     finally:
+        await siblings.leave()
         await services.close()
         log.info("stopped")
 
 
-def _granian(app: Edge, settings: Settings) -> tuple[Coroutine[Any, Any, None], Callable[[], None]]:
+Serving = tuple[Coroutine[Any, Any, None], Callable[[], None]]
+"""What serves until it is told, and what tells it: to take no more connections, and end with those that there are."""
+
+
+def _granian(app: Edge, settings: Settings, listening: socket.socket) -> Serving:
+    from granian._granian import SocketHolder
     from granian.constants import Interfaces
     from granian.http import HTTP1Settings
-    from granian.server.embed import Server
+    from granian.server.embed import Server as Embedded
+
+    class Server(Embedded):
+        """granian's own, on a socket that stands."""
+
+        def _init_shared_socket(self) -> None:
+            backlog = (BACKLOG,) if sys.platform == "linux" else ()
+            held: Any = SocketHolder(listening.detach(), False, *backlog)  # type: ignore[call-arg]  # its stub tells none
+            self._ssp, self._shd = None, held  # it closes the socket
 
     server = Server(
         app,
-        address=settings.host.strip("[]"),
-        port=settings.port,
         interface=Interfaces.ASGINL,
         websockets=False,
-        backlog=1024,
+        backlog=BACKLOG,
         backpressure=10_000,
         http1_settings=HTTP1Settings(header_read_timeout=HEADER_SECONDS * 1000, pipeline_flush=False),
         log_enabled=False,
@@ -187,7 +221,7 @@ def _granian(app: Edge, settings: Settings) -> tuple[Coroutine[Any, Any, None], 
     return server.serve(), server.stop
 
 
-def _uvicorn(app: Edge, settings: Settings) -> tuple[Coroutine[Any, Any, None], Callable[[], None]]:
+def _uvicorn(app: Edge, settings: Settings, listening: socket.socket) -> Serving:
     import uvicorn
 
     class Server(uvicorn.Server):
@@ -198,24 +232,23 @@ def _uvicorn(app: Edge, settings: Settings) -> tuple[Coroutine[Any, Any, None], 
 
     config = uvicorn.Config(
         app,
-        host=settings.host.strip("[]"),
-        port=settings.port,
         lifespan="off",
         log_config=None,
         access_log=False,
         server_header=False,
         proxy_headers=False,
         ws="none",
-        backlog=2048,
+        backlog=BACKLOG,
         timeout_keep_alive=75,
-        timeout_graceful_shutdown=3,
+        # told to stop after a delay, it is told before what runs has ended
+        timeout_graceful_shutdown=3 + math.ceil(settings.stop_seconds + LAST_WORDS if settings.stop_delay else 0),
     )
     server = Server(config)
 
     def stop() -> None:
         server.should_exit = True
 
-    return server.serve(), stop
+    return server.serve(sockets=[listening]), stop
 
 
 SERVERS = {"granian": _granian, "uvicorn": _uvicorn}

@@ -35,10 +35,11 @@ class Health:
         self._limiter = limiter
         self._models = models
         self._kept = kept
+        self.is_leaving = False  # it serves, but soon will not: balancers are to look elsewhere
 
     async def ready(self) -> bool:
         """Whether requests can be taken: the store answers. A model that loads is waited for, not refused."""
-        return (await _check("database", self._store.ready)).healthy
+        return not self.is_leaving and (await _check("database", self._store.ready)).healthy
 
     async def checks(self) -> list[Check]:
         """Every part."""

@@ -87,14 +87,18 @@ class Runner:
         metrics.running.set_function(lambda: len(self.lives))
         self._keeper = asyncio.create_task(self._keep(), name="keeper")
 
+    def release(self) -> None:
+        """Have the jobs that run handed back, for others to go on with at once."""
+        for live in self.lives.values():
+            if live.is_job:
+                live.stop(lives.RELEASED)
+
     async def drain(self, seconds: float) -> None:
         """Hand back the jobs, wait so long for the rest to end, then end it while its callers can still be told."""
         self.is_stopping = True
         deadline = later(now(), seconds)
         while (running := list(self.lives.values())) and now() < deadline:
-            for live in running:
-                if live.is_job:  # looked at each time: one that was taken just now may have begun since
-                    live.stop(lives.RELEASED)
+            self.release()  # each time: one that was taken just now may have begun since
             await running[0].is_quiet(min(0.5, seconds))
         await self._stop_all()
 

@@ -32,7 +32,7 @@ from loquent.domain.log import Log
 from loquent.stores import Checked, migrations
 from loquent.stores.groups import grouped
 from loquent.stores.lane import Job, Lane
-from loquent.stores.migrations import HEAD
+from loquent.stores.migrations import Schema
 from loquent.stores.sql import Call, Sql
 from loquent.stores.sql_statements import KEYS
 
@@ -315,8 +315,8 @@ class Postgres(Sql):
     def _upgrade(self) -> None:
         with self._told():
             with connection(self._url) as opened:
-                current = _revision(opened)
-            if current != HEAD:
+                found = _schema(opened)
+            if not found.is_usable(str(self._name)):
                 self._migrate()
 
     def _migrate(self) -> None:
@@ -337,7 +337,7 @@ class Postgres(Sql):
 
     def _check(self) -> Checked:
         with self._told(), connection(self._url) as opened:
-            return migrations.standing(_revision(opened))
+            return migrations.standing(_schema(opened))
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -364,10 +364,10 @@ def _parts(url: str) -> tuple[str, float]:
     return urlunsplit(parts._replace(query=urlencode(options))), seconds
 
 
-def _revision(opened: psycopg.Connection[Any]) -> str | None:
-    """The schema's revision, None where there is none, read without Alembic."""
+def _schema(opened: psycopg.Connection[Any]) -> Schema:
+    """What the database says of its schema, read without Alembic."""
     known = opened.execute("SELECT to_regclass('alembic_version')").fetchone()
     if known is None or known[0] is None:
-        return None
-    found = opened.execute("SELECT version_num FROM alembic_version").fetchone()
-    return str(found[0]) if found else None
+        return Schema()
+    found = opened.execute("SELECT * FROM alembic_version").fetchone()
+    return Schema(*found) if found else Schema()

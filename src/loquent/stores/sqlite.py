@@ -21,7 +21,7 @@ from loquent.domain.errors import Invalid, LoquentError, Misconfigured, Stale, T
 from loquent.stores import Checked, migrations
 from loquent.stores.groups import grouped, of_rows
 from loquent.stores.lane import Job, Lane
-from loquent.stores.migrations import HEAD
+from loquent.stores.migrations import HEAD, Schema
 from loquent.stores.sql import Call, Sql
 from loquent.stores.sql_statements import KEYS
 
@@ -267,8 +267,8 @@ class Sqlite(Sql):
         if self._path.parent == self._data_dir:
             self._data_dir.mkdir(parents=True, exist_ok=True)
         with self._told(), closing(connection(self._path, self._pragmas)) as opened:
-            current = _revision(opened)
-        if current != HEAD:
+            found = _schema(opened)
+        if not found.is_usable(str(self._path)):
             with self._told():
                 self._migrate()
 
@@ -289,12 +289,12 @@ class Sqlite(Sql):
         with self._told(), closing(connection(self._path, {"busy_timeout": "5000", "query_only": "ON"})) as opened:
             try:
                 said = [line for (line,) in opened.execute("PRAGMA integrity_check(20)") if line != "ok"]
-                current = _revision(opened)
+                found = _schema(opened)
             except sqlite3.DatabaseError as error:
                 if not getattr(error, "sqlite_errorname", "").startswith("SQLITE_CORRUPT"):
                     raise
                 return Checked(None, HEAD, (f"{self._path} is damaged ({error}): restore it from a backup",))
-        return migrations.standing(current, *said)
+        return migrations.standing(found, *said)
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -307,11 +307,11 @@ class Sqlite(Sql):
             raise _away(error) from error
 
 
-def _revision(opened: sqlite3.Connection) -> str | None:
-    """The schema's revision, None where there is none, read without Alembic."""
+def _schema(opened: sqlite3.Connection) -> Schema:
+    """What the database says of its schema, read without Alembic."""
     known = opened.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").fetchone()
-    found = opened.execute("SELECT version_num FROM alembic_version").fetchone() if known else None
-    return str(found[0]) if found else None
+    found = opened.execute("SELECT * FROM alembic_version").fetchone() if known else None
+    return Schema(*found) if found else Schema()
 
 
 def _parts(url: str) -> tuple[Path, dict[str, str]]:

@@ -55,6 +55,7 @@ class Edge:
         self.services = services
         self.is_stopping = False
         self.in_flight = 0  # requests that are being answered
+        self._beside = SECURITY  # headers that every answer has
         self._loop: asyncio.AbstractEventLoop | None = None  # kept: to ask for it costs a call of the system
         self._direct = direct
         self._dresses = tuple(dresses.items())
@@ -97,7 +98,7 @@ class Edge:
             nonlocal answered, whole
             if message["type"] == "http.response.start":
                 answered = message["status"]
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode()), *SECURITY]
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode()), *self._beside]
             else:
                 whole = not message.get("more_body", False)
             await send(message)
@@ -130,6 +131,10 @@ class Edge:
             if bound is not None:
                 bound.close()
             self._note(scope, path, answered, time.perf_counter() - began)
+
+    def leave(self) -> None:
+        """Serve on, but end each connection with its answer: the next request then goes to somebody else."""
+        self._beside = [*SECURITY, (b"connection", b"close")]
 
     def hurry(self) -> None:
         """Wait for no body any more: who sends one is told to come again."""

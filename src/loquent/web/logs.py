@@ -10,9 +10,10 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from select import PIPE_BUF
 from typing import Protocol
 
 from loquent.domain.log import Log
@@ -125,7 +126,10 @@ class Writer:
 
 
 class StandardOutput:
-    """Where the process's output goes."""
+    """Where the process's output goes. ``shared``: with others, whose lines ours must not be torn by."""
+
+    def __init__(self, *, shared: bool = False) -> None:
+        self._most = PIPE_BUF if shared else sys.maxsize  # bytes that a pipe takes as one (POSIX, write(2))
 
     def write(self, lines: bytes) -> str | None:
         """See Out. Who reads it may have gone, or have no room: then it is lost, and told in the file alone."""
@@ -134,7 +138,9 @@ class StandardOutput:
             if buffer is None:
                 sys.stdout.write(lines.decode())
             else:
-                buffer.write(lines)
+                for piece in whole_lines(lines, self._most):
+                    buffer.write(piece)
+                    buffer.flush()
             sys.stdout.flush()
         except (OSError, ValueError, AttributeError):
             return None
@@ -210,3 +216,13 @@ class File:
 
     def _rotated(self, number: int) -> Path:
         return self._path.with_name(f"{self._path.name}.{number}")
+
+
+def whole_lines(lines: bytes, most: int) -> Iterator[bytes]:
+    """In pieces of whole lines with so many bytes at most; a line that is longer is a piece by itself."""
+    at = 0
+    while len(lines) - at > most:
+        end = lines.rfind(b"\n", at, at + most) + 1 or lines.find(b"\n", at) + 1
+        yield lines[at:end]
+        at = end
+    yield lines[at:]

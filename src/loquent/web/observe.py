@@ -134,7 +134,7 @@ def configure_logs(settings: Settings) -> None:
         if isinstance(known, Lines):
             known.stop()
     as_text = settings.log_format == "text" or (settings.log_format == "auto" and sys.stdout.isatty())
-    sinks, forms = [Sink(StandardOutput())], [AsText() if as_text else AsJson()]
+    sinks, forms = [Sink(StandardOutput(shared=settings.workers > 1))], [AsText() if as_text else AsJson()]
     if settings.log_path is not None:
         sinks.append(Sink(File(settings.log_path, size=settings.log_file_size, keep=settings.log_files)))
         forms.append(AsJson())

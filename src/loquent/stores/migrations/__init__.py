@@ -1,19 +1,48 @@
-"""The SQL schema's history: Alembic revisions, run from the program in one transaction."""
+"""The SQL schema's history: Alembic revisions, run from the program in one transaction.
+
+A revision that only adds what older programs may leave alone says so: ``works_from`` names the oldest one whose
+programs still work with it. So a program and the one after it serve the same database while the one replaces the other.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from loquent.domain.errors import Misconfigured
+from loquent.domain.log import Log
 from loquent.stores import Checked
 
 if TYPE_CHECKING:
     from alembic.config import Config
     from sqlalchemy import Connection
 
+log = Log("loquent.store")
 HEAD = "0003"
 """The revision that this program works with. Said here so that an up-to-date database opens without Alembic."""
+
+
+class Schema(NamedTuple):
+    """The one row of ``alembic_version``: what a database says of itself."""
+
+    revision: str | None = None
+    works_from: str | None = None  # the oldest revision whose programs work with it; None: no older one
+
+    @property
+    def is_newer(self) -> bool:
+        """Whether a newer program wrote it: revisions are numbered."""
+        return self.revision is not None and self.revision > HEAD
+
+    @property
+    def is_borne(self) -> bool:
+        """Whether it is newer, and made so that this program can go on with it."""
+        return self.is_newer and self.works_from is not None and self.works_from <= HEAD
+
+    def is_usable(self, name: str) -> bool:
+        """Whether this program works with it as it is; a word in the log where it is newer."""
+        if self.is_borne:
+            log.warning("the database is newer than this program", name=name, schema=self.revision, program=HEAD)
+        return self.revision == HEAD or self.is_borne
 
 
 def upgrade(connection: Connection, name: str) -> None:
@@ -29,21 +58,35 @@ def upgrade(connection: Connection, name: str) -> None:
 
     config = configured(connection)
     current = MigrationContext.configure(connection).get_current_revision()
-    if current == HEAD:
-        return  # another process was faster
     if current is None and inspect(connection).get_table_names():
         raise not_ours(name)
-    if current is not None and current not in {each.revision for each in ScriptDirectory(_scripts()).walk_revisions()}:
+    if current is not None:
+        found = connection.exec_driver_sql("SELECT * FROM alembic_version").one()
+        if Schema(*found).is_usable(name):
+            return  # another process was faster
+    modules = {each.revision: each.module for each in ScriptDirectory(_scripts()).walk_revisions()}
+    if current is not None and current not in modules:
         raise newer(name, current)
     command.upgrade(config, HEAD)
+    _note(connection, max(getattr(module, "works_from", revision) for revision, module in modules.items()))
 
 
-def standing(current: str | None, *said: str) -> Checked:
-    """How a schema of that revision stands, beside what was found already."""
-    found = list(said)
-    if current is not None and current > HEAD:  # revisions are numbered
+def _note(connection: Connection, works_from: str) -> None:
+    """Have the database say which programs work with it, for those that will find it newer than they are."""
+    from sqlalchemy import inspect, text
+
+    if all(column["name"] != "works_from" for column in inspect(connection).get_columns("alembic_version")):
+        connection.exec_driver_sql("ALTER TABLE alembic_version ADD COLUMN works_from TEXT")
+    older = works_from if works_from < HEAD else None
+    connection.execute(text("UPDATE alembic_version SET works_from = :older"), {"older": older})
+
+
+def standing(schema: Schema, *said: str) -> Checked:
+    """How a schema stands, beside what was found already."""
+    found, current = list(said), schema.revision
+    if schema.is_newer and not schema.is_borne:
         found.append(f"the schema is {current}, newer than this program knows ({HEAD}): use a newer Loquent")
-    elif current != HEAD:
+    elif current != HEAD and not schema.is_borne:
         found.append(f"the schema is {current or 'empty'}: `loquent store upgrade` brings it to {HEAD}")
     return Checked(current, HEAD, tuple(found))
 

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Response
 from loquent import __version__
 from loquent.web.api.generations import json_answer
 from loquent.web.deps import Ours, StrictRoute
-from loquent.web.observe import metrics_page
+from loquent.web.siblings import siblings
 
 router = APIRouter(tags=["health"], route_class=StrictRoute)
 NOT_YET: dict[int | str, dict[str, Any]] = {503: {"description": "Not yet", "content": {"application/json": {}}}}
@@ -48,4 +48,4 @@ async def metrics(ours: Ours) -> Response:
     """All counters in Prometheus' text form."""
     if not ours.settings.metrics:
         return Response(status_code=404)
-    return Response(metrics_page(), media_type="text/plain; version=0.0.4")
+    return Response(await siblings.page(), media_type="text/plain; version=0.0.4")
