@@ -60,7 +60,7 @@ model: $(VENV)/.serve  ## Fetch and verify the embedded model, once
 
 lock: .venv-lock/.ready  ## Resolve the lock files anew (UPGRADE=1 takes the newest versions)
 	$(LOCK) pyproject.toml requirements/serve.in --extra llama --extra documents --extra ocr \
-		--extra postgresql --extra redis --extra celery -o requirements/serve.lock
+		--extra postgresql --extra redis --extra celery --extra s3 -o requirements/serve.lock
 	$(LOCK) pyproject.toml requirements/serve.in --extra all --group dev -c requirements/serve.lock \
 		--override requirements/overrides.in -o requirements/dev.lock
 	$(LOCK) requirements/ministack.in -o requirements/ministack.lock

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "requirements"
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 EXTRAS = PYPROJECT["project"]["optional-dependencies"]
-SERVED = ("llama", "documents", "images", "ocr", "postgresql", "redis", "celery")
+SERVED = ("llama", "documents", "images", "ocr", "postgresql", "redis", "celery", "s3")
 NOT_LOCKED = ("transformers",)  # torch for a CPU comes from elsewhere than torch for a GPU, which is gigabytes
 
 ASKED = {
