@@ -1,7 +1,7 @@
 # Every command of the project; `make` alone lists them. Each sets up what it needs and skips what already stands.
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test setup-test check bench chaos docs format model chromium lock clean
+.PHONY: help serve test setup-test check bench chaos docs format model chromium promtool lock clean
 
 # The first Python on the path that is new enough; say PYTHON=… for another one.
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -29,7 +29,7 @@ test: setup-test  ## Set up what is missing, then run every test and measure cov
 	@LOQUENT_MODELS_DIR="$(abspath $(MODELS))" $(RUN)/python -m pytest $(PYTEST) $(if $(ARGS),$(ARGS),$(COVERED))
 	@$(if $(ARGS),true,$(RUN)/coverage report --include='src/loquent/domain/*,src/loquent/services/*' --fail-under=95)
 
-setup-test: model $(VENV)/.dev $(VENV)/.torch .venv-ministack/.ready chromium  ## Set up all that the tests need, without running them
+setup-test: model $(VENV)/.dev $(VENV)/.torch .venv-ministack/.ready chromium promtool  ## Set up all that the tests need, without running them
 
 check: $(VENV)/.dev  ## Check lint, form, types, floors and that the generated pages are fresh
 	$(RUN)/ruff check
@@ -67,7 +67,7 @@ lock: .venv-lock/.ready  ## Resolve the lock files anew (UPGRADE=1 takes the new
 
 clean:  ## Remove what the commands made, save your data
 	rm -rf .venv .venv-ministack .venv-lock .coverage .coverage.* htmlcov build dist src/*.egg-info
-	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .tools .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
 # --- what the commands above stand on; each file is made once, and again when its lock changes -----------------------
 
@@ -140,3 +140,25 @@ else
 			echo "==> No Chromium on the path, so the browser tests will fail. Install it (Debian: apt-get install chromium) or say BROWSER=none" >&2; \
 		fi; }
 endif
+
+promtool: .tools/bin/promtool  ## Fetch promtool, by which the tests check alerts and dashboards, where it can be had from here
+
+# A program that tests run: the one on the path, else the one of a Debian package, taken out of it without root.
+# Another program needs a line of its own here, and its name behind setup-test.
+package_promtool := prometheus
+
+APT := apt-get -qq -o APT::Sandbox::User=root
+OWN_LISTS := -o Dir::State::Lists=$(CURDIR)/.tools/apt/lists -o Dir::Cache=$(CURDIR)/.tools/apt
+
+.tools/bin/%:
+	@mkdir -p .tools/bin .tools/apt/lists/partial .tools/apt/archives/partial
+	@if found=$$(command -v $*); then ln -sf "$$found" $@; \
+	elif command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null; then \
+		echo "==> Fetching $* from the Debian package $(package_$*) into .tools" && cd .tools/apt && rm -f *.deb && \
+		{ $(APT) download $(package_$*) 2>/dev/null || \
+			{ $(APT) $(OWN_LISTS) update && $(APT) $(OWN_LISTS) download $(package_$*); }; } && \
+		dpkg-deb --fsys-tarfile $(package_$*)_*.deb | tar -x --wildcards --strip-components 3 -C ../bin './usr/*bin/$*' && \
+		touch ../bin/$* && cd .. && rm -rf apt; \
+	else \
+		echo "==> No $* on the path, so the tests that run it will fail. Install it (Debian: apt-get install $(package_$*))" >&2; \
+	fi

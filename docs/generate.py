@@ -51,6 +51,7 @@ SAID = {
     "pyproject.toml": "The package: dependencies, floors, and how the tools are set",
     "requirements/*.in": "What the lock of the same name is resolved from",
     "requirements/*.lock": "Exact versions and hashes, written by `make lock`",
+    "deploy/grafana/loquent.json": "The dashboard of Grafana",
     "*.svg": "A picture",
     "*/migrations/script.py.mako": "What a new migration begins as",
     "*/py.typed": "Says that the package carries types",

@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +39,19 @@ class Served:
 @contextmanager
 def served(folder: Path, **environ: str) -> Iterator[Served]:
     """A server on echo and extractive models, its data in the folder; it must end cleanly when it is told to."""
+    with _running(folder, "serve", "LOQUENT_PORT", environ) as server:
+        yield server
+
+
+@contextmanager
+def worker_of(folder: Path, **environ: str) -> Iterator[Served]:
+    """A worker on the same data, at whose address it tells monitors of itself."""
+    with _running(folder, "worker", "LOQUENT_WORKER_PORT", environ) as worker:
+        yield worker
+
+
+@contextmanager
+def _running(folder: Path, command: str, port_name: str, environ: Mapping[str, str]) -> Iterator[Served]:
     rows = folder / "models.toml"
     if not rows.exists():
         rows.write_text(ROWS)
@@ -48,16 +61,16 @@ def served(folder: Path, **environ: str) -> Iterator[Served]:
         "PYTHONPATH": str(SOURCE),
         "LOQUENT_DATA_DIR": str(folder / "data"),
         "LOQUENT_MODELS": str(rows),
-        "LOQUENT_PORT": str(port),
+        port_name: str(port),
         "LOQUENT_LOG_FORMAT": "json",
         "LOQUENT_LIMIT_GENERATIONS": "1000000/minute",
         "LOQUENT_LIMIT_SUMMARIES": "1000000/minute",
         "LOQUENT_LIMIT_LOGINS": "1000000/minute",
     }
-    log = folder / "server.log"
+    log = folder / f"{command}.log"
     with log.open("ab") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "loquent", "serve"],
+            [sys.executable, "-m", "loquent", command],
             cwd=folder,
             env={**kept, **ours, **environ},
             stdin=subprocess.DEVNULL,
@@ -89,7 +102,7 @@ def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
         if process.poll() is not None:
             raise AssertionError(f"it ended with {process.returncode} before it answered:\n{_end_of(log)}")
         try:
-            urllib.request.urlopen(f"{url}/api/v1/health", timeout=2).close()  # noqa: S310  (our own server)
+            urllib.request.urlopen(f"{url}/api/v1/health/live", timeout=2).close()  # noqa: S310  (our own server)
             return
         except (urllib.error.URLError, ConnectionError, TimeoutError):
             time.sleep(0.02)

@@ -679,6 +679,14 @@ class Settings:
         group=SEEING,
         shown_default="none",
     )
+    worker_port: int = setting(
+        0,
+        whole(0, 65535),
+        "The port on which `loquent worker` tells monitors of itself, at LOQUENT_HOST: /metrics, "
+        "/api/v1/health/live and /api/v1/health/ready; 0: none.",
+        env="LOQUENT_WORKER_PORT",
+        group=SEEING,
+    )
 
     @property
     def log_number(self) -> int:

@@ -55,6 +55,7 @@ from loquent.services.summaries import Summaries
 from loquent.services.tokens import Tokens
 from loquent.services.traces import TracedGenerations, TracedRunner, told_tries, told_writes
 from loquent.services.turns import Turns
+from loquent.services.watch import Watch
 from loquent.settings import Settings
 
 log = Log("loquent.settings")
@@ -141,6 +142,7 @@ class Services:
     retention: Retention
     worker: Worker
     health: Health
+    watch: Watch
     registry: Registry
     tracer: Tracer | None = None
     _lock: IO[bytes] | None = None
@@ -167,6 +169,7 @@ class Services:
         await self.models.open()
         if chosen is None:
             self.registry.open()
+            self.watch.open()
         await self.runner.open()
         if works:
             await self.worker.open(alone=alone)
@@ -188,6 +191,7 @@ class Services:
 
     async def close(self) -> None:
         """Take no more work, end what runs, write what there is, let go."""
+        await self.watch.close()
         await self.retention.close()
         await self.worker.close()
         await self.runner.close()
@@ -273,6 +277,16 @@ def build(found: Settings, *, queue: Queue | None = None) -> Services:
     reader = readers.connect(max_bytes=found.max_upload, max_characters=found.max_file_text)
     pictures = readers.picture_cleaner(max_bytes=found.max_upload, max_pixels=found.max_pixels)
     bounds = (found.min_text, found.max_text)
+    worker = Worker(
+        store,
+        runner,
+        models,
+        queue,
+        slots=found.job_slots,
+        sweep_seconds=found.sweep_seconds,
+        look=registry.look,
+    )
+    health = Health(store, files, rules.limiter, queue, models, answers.kept)
     return Services(
         settings=found,
         store=store,
@@ -295,18 +309,11 @@ def build(found: Settings, *, queue: Queue | None = None) -> Services:
         history=History(store),
         feedbacks=Feedbacks(store),
         retention=_retention(found, store, files, answers),
-        worker=Worker(
-            store,
-            runner,
-            models,
-            queue,
-            slots=found.job_slots,
-            sweep_seconds=found.sweep_seconds,
-            look=registry.look,
-        ),
+        worker=worker,
         registry=registry,
-        health=Health(store, files, rules.limiter, models, answers.kept),
         tracer=tracer,
+        health=health,
+        watch=Watch(store, queue, models, answers.kept, runner, worker, health, data_dir=found.data_dir),
     )
 
 

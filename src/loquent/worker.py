@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from loquent import queues
 from loquent.domain.errors import Misconfigured
 from loquent.domain.log import CONTENT, Log
+from loquent.probe import probed
 from loquent.wiring import Services, build, load_settings, warn
 
 if TYPE_CHECKING:
@@ -28,12 +29,14 @@ POOLS = ("celery.concurrency.thread", "celery.concurrency.solo")
 
 async def work(services: Services, told: asyncio.Event) -> None:
     """Take jobs until the event is set; then hand back what is not over within the settings' bound."""
-    await services.open()
-    try:
-        await told.wait()
-        await services.drain(services.settings.stop_seconds)
-    finally:
-        await services.close()
+    async with probed(services) as probe:
+        await services.open()
+        probe.is_open = True
+        try:
+            await told.wait()
+            await services.drain(services.settings.stop_seconds)
+        finally:
+            await services.close()
 
 
 def __getattr__(name: str) -> Any:

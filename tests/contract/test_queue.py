@@ -66,6 +66,12 @@ async def test_a_thousand_rings_hold_nobody_up(queue: Queue) -> None:
     assert await waited(queue, 3 * SOON) < SOON
 
 
+async def test_a_queue_whose_broker_is_there_is_ready(queue: Queue) -> None:
+    await queue.ready()
+    await queue.ring("gen_1")
+    await queue.ready()
+
+
 async def test_closing_wakes_who_waits_and_may_be_done_twice(queue: Queue) -> None:
     waiting = asyncio.create_task(waited(queue, 3 * SOON))
     await asyncio.sleep(0.05)

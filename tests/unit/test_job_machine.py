@@ -201,7 +201,6 @@ class Jobs(RuleBasedStateMachine):
         process = self.processes[pick % len(self.processes)]
         if what == "sweep":
             self.do(process.worker._forget_repeats())
-            self.do(process.worker._tell_oldest())
         elif what == "stop":
             self._stop(process)
         else:

@@ -6,7 +6,10 @@ here for no longer than that.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from loquent.ports.cache import Cache
+from loquent.ports.figures import figures_of
 
 NEAR_SECONDS = 1.0
 
@@ -31,6 +34,10 @@ class Levels:
     async def ready(self) -> None:
         """Whether the shared one can be asked."""
         await self._far.ready()
+
+    def figures(self) -> Mapping[str, float]:
+        """See Watched: those of both."""
+        return {**figures_of(self._near), **figures_of(self._far)}
 
     async def get(self, key: str) -> bytes | None:
         """See the port."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
+from collections.abc import Mapping
 
 BESIDE = 300  # bytes that an entry takes beside its value: the key, the entry itself, its place
 
@@ -14,6 +15,7 @@ class Memory:
     def __init__(self, size: int) -> None:
         self._size = size
         self._taken = 0
+        self._hits = 0
         self._entries: OrderedDict[str, tuple[bytes, float]] = OrderedDict()  # the next to go comes first
 
     async def open(self) -> None:
@@ -27,6 +29,10 @@ class Memory:
     async def ready(self) -> None:
         """Always."""
 
+    def figures(self) -> Mapping[str, float]:
+        """See Watched."""
+        return {"memory_hits": self._hits, "memory_bytes": self._taken}
+
     async def get(self, key: str) -> bytes | None:
         """See the port."""
         entry = self._entries.get(key)
@@ -36,6 +42,7 @@ class Memory:
             self._forget(key)
             return None
         self._entries.move_to_end(key)
+        self._hits += 1
         return entry[0]
 
     async def put(self, key: str, value: bytes, seconds: float) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from loquent.links.redis import Link
 
 PREFIX = "loquent:cache:"
@@ -14,6 +16,7 @@ class Redis:
     def __init__(self, url: str) -> None:
         self._link = Link(url, what="cache", setting="LOQUENT_CACHE", seconds=SECONDS)
         self._client = self._link.client
+        self._hits = 0
 
     async def open(self) -> None:
         """See the port."""
@@ -27,9 +30,14 @@ class Redis:
         """See the port."""
         await self._link.ask(self._client.ping)
 
+    def figures(self) -> Mapping[str, float]:
+        """See Watched."""
+        return {"redis_hits": self._hits}
+
     async def get(self, key: str) -> bytes | None:
         """See the port."""
         found: bytes | None = await self._link.ask(lambda: self._client.get(PREFIX + key))
+        self._hits += found is not None
         return found
 
     async def put(self, key: str, value: bytes, seconds: float) -> None:

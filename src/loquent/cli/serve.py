@@ -147,7 +147,7 @@ async def _serve(app: Edge, settings: Settings, listening: socket.socket, place:
     await services.open(works=settings.serve_jobs)
     try:
         if place is not None:
-            await siblings.join(place.folder, place.number)
+            await siblings.join(place.folder, place.number, services.watch.page)
         listen(listening)  # not before it can answer: until then balancers are refused, and go elsewhere
         shown = f"[{settings.host}]" if ":" in settings.host else settings.host
         url = f"http://{shown}:{listening.getsockname()[1]}/"

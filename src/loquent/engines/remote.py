@@ -103,6 +103,10 @@ class Remote(ABC):
             connection.drop()
         self._heard_at = now
 
+    def figures(self) -> Mapping[str, float]:
+        """See Watched: connections to the server, busy and idle."""
+        return {} if self._server is None else self._server.figures()
+
     async def stream(self, ask: Ask) -> AsyncIterator[Chunk]:
         """See the port."""
         if not ask.streamed or ask.texts:

@@ -10,7 +10,7 @@ import asyncio
 import math
 import ssl
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import cast
 from urllib.parse import urlsplit
 
@@ -286,6 +286,10 @@ class Server:
         self._kept.clear()
         for connection in tuple(self.connections):
             connection.drop()
+
+    def figures(self) -> Mapping[str, float]:
+        """See Watched."""
+        return {"busy": len(self.connections) - len(self._kept), "idle": len(self._kept)}
 
     async def ask(
         self, method: str, path: str, body: bytes, *, seconds: float, gap: float = math.inf, whole: bool = False

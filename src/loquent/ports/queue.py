@@ -18,6 +18,9 @@ class Queue(Protocol):
     async def close(self) -> None:
         """Let go. May be called twice."""
 
+    async def ready(self) -> None:
+        """Return quickly where rings are heard by others; raises Unavailable where they wait or are lost."""
+
     async def ring(self, *ids: str) -> None:
         """Say that these generations are due."""
 

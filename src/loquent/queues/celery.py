@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+from collections.abc import Mapping
 
 from celery import Celery as App
 
+from loquent.domain.errors import Unavailable
 from loquent.queues.celery_app import make_app
 from loquent.queues.celery_consumer import Consumer
 from loquent.queues.celery_publisher import Publisher, Ring, ring_of
@@ -43,6 +45,15 @@ class Celery:
             await asyncio.to_thread(self._consumer.close)
             self._consumer = None
         self._loop = None
+
+    async def ready(self) -> None:
+        """See the port."""
+        if why := await asyncio.to_thread(self._publisher.why_away):
+            raise Unavailable(f"the broker does not answer: {why}")
+
+    def figures(self) -> Mapping[str, float]:
+        """See Watched."""
+        return {"rings_waiting": self._publisher.waiting, "rings_lost": self._publisher.lost}
 
     async def ring(self, *ids: str) -> None:
         """Have these sent, soon and by a thread: nobody waits for a broker."""

@@ -18,6 +18,9 @@ class Local:
         """Wake whoever waits."""
         self._bell.set()
 
+    async def ready(self) -> None:
+        """It is always there."""
+
     async def ring(self, *ids: str) -> None:
         """Say that these are due."""
         self._bell.set()

@@ -21,7 +21,7 @@ class Gate:
         self.waiting = 0
         self.inside = 0
         self._name = name
-        self._slots = slots
+        self.slots = slots
         self._line = line
         self._turns: deque[str] = deque()  # whose turn is next
         self._lines: dict[str, Line] = {}
@@ -30,7 +30,7 @@ class Gate:
     @property
     def is_full(self) -> bool:
         """Whether one more call would have to wait."""
-        return self.inside >= self._slots
+        return self.inside >= self.slots
 
     async def enter(self, asker: str, seconds: float) -> float:
         """Wait for a slot, so many seconds at most; gives the time at which it was had, for ``leave``.
@@ -88,7 +88,7 @@ class Gate:
         return slot
 
     def _busy(self) -> EngineBusy:
-        after = max(1.0, self._typical * self.waiting / self._slots)
+        after = max(1.0, self._typical * self.waiting / self.slots)
         return EngineBusy(f"model {self._name} has {self.waiting} asks waiting", retry_after=round(after))
 
     def _give_up(self, asker: str, slot: asyncio.Future[None]) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from loquent.domain.errors import LoquentError, NotInstalled
 from loquent.ports.blobs import Blobs
 from loquent.ports.limiter import Limiter
+from loquent.ports.queue import Queue
 from loquent.ports.store import Store
 from loquent.services.breaker import OPEN
 from loquent.services.kept import Kept
@@ -27,12 +28,15 @@ class Check:
 
 
 class Health:
-    """Asks the store, the place for files, the limiter, the cache and every model's engine."""
+    """Asks the store, the place for files, the limiter, the queue, the cache and every model's engine."""
 
-    def __init__(self, store: Store, blobs: Blobs, limiter: Limiter, models: Models, kept: Kept | None) -> None:
+    def __init__(
+        self, store: Store, blobs: Blobs, limiter: Limiter, queue: Queue, models: Models, kept: Kept | None
+    ) -> None:
         self._store = store
         self._blobs = blobs
         self._limiter = limiter
+        self._queue = queue
         self._models = models
         self._kept = kept
         self.is_leaving = False  # it serves, but soon will not: balancers are to look elsewhere
@@ -41,17 +45,22 @@ class Health:
         """Whether requests can be taken: the store answers. A model that loads is waited for, not refused."""
         return not self.is_leaving and (await _check("database", self._store.ready)).healthy
 
+    async def parts(self) -> list[Check]:
+        """Every part but the engines: what all processes share, where there are several."""
+        asked = [_check("database", self._store.ready), _check("blobs", self._blobs.ready)]
+        asked += [_check("limiter", self._limiter.ready), _check("queue", self._queue.ready)]
+        if self._kept is not None:
+            asked.append(_check("cache", self._kept.ready))
+        return await asyncio.gather(*asked)
+
     async def checks(self) -> list[Check]:
         """Every part."""
         used = self._models.used
         ways = self._models.ways()
         engines = [_model(way, may_be_absent=way.model.name not in used) for way in ways]
-        places = [_check("database", self._store.ready), _check("blobs", self._blobs.ready)]
-        places.append(_check("limiter", self._limiter.ready))
-        if self._kept is not None:
-            places.append(_check("cache", self._kept.ready))
-        checks = list(await asyncio.gather(*places, *engines))
-        for place, way in enumerate(ways, len(places)):
+        parts, others = await asyncio.gather(self.parts(), asyncio.gather(*engines))
+        checks = [*parts, *others]
+        for place, way in enumerate(ways, len(parts)):
             if way.model.users:  # anybody may look here, and its name is not for everybody
                 is_healthy = checks[place].healthy
                 checks[place] = Check(f"model:#{place}", is_healthy, "ok" if is_healthy else "it does not answer")

@@ -11,10 +11,10 @@ from loquent.domain import failpoints
 from loquent.domain.clock import SECOND, later, now
 from loquent.domain.errors import EngineFailed, LoquentError, Stale
 from loquent.domain.generations import (
+    BACKGROUND,
     CANCELLED,
     FAILED,
     FOREGROUND,
-    PENDING,
     PROCESSING,
     Content,
     Generation,
@@ -65,6 +65,16 @@ class Worker:
         self._loops: list[asyncio.Task[None]] = []
         self._taking: asyncio.Task[None] | None = None
         self._is_closing = False
+
+    @property
+    def slots(self) -> int:
+        """How many jobs at a time are worked on here; 0 where none are taken."""
+        return self._slots if self._loops else 0
+
+    @property
+    def busy(self) -> int:
+        """How many slots are in use."""
+        return len(self._jobs)
 
     async def open(self, *, alone: bool) -> None:
         """Begin to take work. ``alone``: no other process uses this store, so what is processing is orphaned."""
@@ -134,7 +144,7 @@ class Worker:
                 self._has_room.set()
                 return
             failpoints.passing("after-claim")
-            metrics.claimed.inc(len(taken))
+            _count(taken)
             contents = {each.id: each for each in await self._store.get(Content, *(each.id for each in taken))}
             for generation in taken:
                 task = asyncio.create_task(self._do(generation, contents.get(generation.id)))
@@ -201,7 +211,6 @@ class Worker:
             await asyncio.sleep(self._sweep_seconds)
             try:
                 await self._forget_repeats()
-                await self._tell_oldest()
             except LoquentError as error:
                 log.warning("sweep failed", why=error.message)
             except Exception:
@@ -215,7 +224,12 @@ class Worker:
             except Stale:
                 continue  # another process was quicker
 
-    async def _tell_oldest(self) -> None:
-        page = await self._store.page(Generation, "due", {}, limit=1)
-        waits = page.items and page.items[0].status == PENDING
-        metrics.oldest_pending.set(max(0, now() - (page.items[0].due_at or 0)) / SECOND if waits else 0)
+
+def _count(taken: list[Generation]) -> None:
+    """What was taken up; a second attempt without a word of why the first one ended is one whose lease was lost."""
+    metrics.claimed.inc(len(taken))
+    for each in taken:
+        if each.attempts == 1 and each.mode == BACKGROUND:
+            metrics.job_wait_seconds.labels().observe(max(0, (each.started_at or 0) - each.created_at) / SECOND)
+        elif each.attempts > 1 and each.error_code is None:
+            metrics.lost_leases.inc()

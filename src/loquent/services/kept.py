@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ from loquent.domain.generations import Generation
 from loquent.domain.requests import ToolCall
 from loquent.domain.usage import Usage
 from loquent.ports.cache import Cache
+from loquent.ports.figures import figures_of
 from loquent.ports.store import Store
 from loquent.services import metrics
 from loquent.services.metrics import meter
@@ -66,6 +67,10 @@ class Kept:
     async def ready(self) -> None:
         """Raises Unavailable where nothing can be kept now."""
         await self._cache.ready()
+
+    def figures(self) -> Mapping[str, float]:
+        """See Watched: those of the cache."""
+        return figures_of(self._cache)
 
     async def find(self, key: str) -> Answer | None:
         """The answer under that key; None where there is none, or its maker has been erased, whoever did that."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, generate_latest
+from prometheus_client.core import Metric
 
+from loquent import __version__
 from loquent.services.tallies import Spread, Tally
 
 registry = CollectorRegistry()
+CONTENT_TYPE = "text/plain; version=0.0.4"
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
 requests = Tally("loquent_requests", "Requests answered.", ("route", "status"), registry=registry)
@@ -27,6 +29,8 @@ first_seconds = Spread(
     registry=registry,
 )
 tokens = Tally("loquent_tokens", "Tokens, by direction.", ("model", "direction"), registry=registry)
+cost = Tally("loquent_cost", "What answers cost, in the unit of the models' prices.", ("model",), registry=registry)
+in_flight = Gauge("loquent_requests_in_flight", "Requests that are being answered now.", registry=registry)
 running = Gauge("loquent_running_generations", "Generations that run in this process now.", registry=registry)
 faults = Counter(
     "loquent_engine_faults", "Calls of engines that failed, by our code.", ("model", "code"), registry=registry
@@ -43,31 +47,70 @@ cache_faults = Counter(
 limited = Counter("loquent_limited", "Requests refused for their rate.", ("rule",), registry=registry)
 fenced = Counter("loquent_fenced_writes", "Results dropped because another worker held the job.", registry=registry)
 claimed = Counter("loquent_claimed_jobs", "Jobs taken up.", registry=registry)
+lost_leases = Counter(
+    "loquent_lost_leases",
+    "Runs taken over here because the lease had run out, or its process was gone; not those after a fault.",
+    registry=registry,
+)
+jobs = Tally(
+    "loquent_jobs",
+    "Runs of jobs that ended: completed, failed, cancelled, retried, released by a stop, fenced.",
+    ("outcome",),
+    registry=registry,
+)
+OUTCOMES = ("completed", "failed", "cancelled", "retried", "released", "fenced")
+job_wait_seconds = Spread(
+    "loquent_job_wait_seconds",
+    "From the asking for a job to its first run.",
+    (),
+    buckets=(*SECONDS[4:], 900, 3600),
+    registry=registry,
+)
 retried = Counter("loquent_retried_jobs", "Jobs put back after a passing fault.", registry=registry)
 swept = Counter("loquent_swept", "Records and files whose time to be kept was over.", ("kind",), registry=registry)
-oldest_pending = Gauge("loquent_oldest_pending_seconds", "Age of the oldest job that waits.", registry=registry)
+sweeps = Tally(
+    "loquent_sweeps", "Passes that remove what is kept no longer: done, failed.", ("outcome",), registry=registry
+)
+loop_lag = Spread(
+    "loquent_loop_lag_seconds",
+    "How late the event loop comes to what is due, looked at four times a second.",
+    (),
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
+    registry=registry,
+)
+Gauge("loquent_build_info", "The version that runs.", ("version",), registry=registry).labels(__version__).set(1)
 
 
-class Rows:
-    """How each row of the models does, found out when somebody looks: it costs a request nothing."""
+for outcome in OUTCOMES:  # from 0 on: a counter that begins at 1 has not grown, as Prometheus sees it
+    jobs.labels(outcome)
+for outcome in ("done", "failed"):
+    sweeps.labels(outcome)
+
+
+class Standing:
+    """Families that are made when somebody looks: what they tell costs a request nothing."""
 
     def __init__(self) -> None:
-        self.standing: Callable[[], Iterable[tuple[str, int, int]]] = tuple  # label, state of the breaker, in line
+        self.families: Callable[[], Iterable[Metric]] = tuple
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
+    def collect(self) -> Iterator[Metric]:
         """See prometheus_client.registry.Collector."""
-        state = GaugeMetricFamily(
-            "loquent_breaker_state", "Whether engines are asked: 0 closed, 1 half open, 2 open.", labels=("model",)
-        )
-        line = GaugeMetricFamily("loquent_waiting_calls", "Calls that wait for a slot of an engine.", labels=("model",))
-        for label, number, waiting in self.standing():
-            state.add_metric((label,), number)
-            line.add_metric((label,), waiting)
-        yield from (state, line)
+        yield from self.families()
 
 
-rows = Rows()
-registry.register(rows)
+standing = Standing()
+registry.register(standing)
+
+
+@cache
+def of_the_process() -> None:
+    """From now on tell of the process, too: its processor time, memory, open files, start."""
+    ProcessCollector(registry=registry)
+
+
+def page() -> bytes:
+    """All metrics in Prometheus' text form, of CONTENT_TYPE."""
+    return generate_latest(registry)
 
 
 @lru_cache(maxsize=10_000)

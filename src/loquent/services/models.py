@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -11,8 +11,7 @@ from loquent.domain.log import Log
 from loquent.domain.models import CHAT, SUMMARY, TEXT, VISION, Model
 from loquent.domain.principals import Principal
 from loquent.ports.engine import Engine
-from loquent.services import metrics
-from loquent.services.breaker import STATES, Breaker
+from loquent.services.breaker import Breaker
 from loquent.services.gate import Gate
 
 if TYPE_CHECKING:
@@ -189,7 +188,6 @@ class Models:
 
     async def open(self) -> None:
         """Get all engines ready in the background. Raises Misconfigured for a row of the settings."""
-        metrics.rows.standing = self._standing
         for way in self.ways():
             try:
                 await way.open()
@@ -202,11 +200,6 @@ class Models:
         """Close all engines."""
         for way in self.ways():
             await way.close()
-
-    def _standing(self) -> Iterator[tuple[str, int, int]]:
-        """Of each row: its label, the state of its breaker, who waits for it."""
-        for way in self.ways():
-            yield way.label, STATES.index(way.breaker.state), way.gate.waiting if way.gate is not None else 0
 
 
 def may_use(who: Principal, model: Model) -> bool:

@@ -146,10 +146,13 @@ class Retention:
             wait = self._seconds
             try:
                 await self.sweep()
+                metrics.sweeps.labels("done").inc()
+                continue
             except LoquentError as error:
                 log.warning("not everything could be swept", why=error.message)
             except Exception:
                 log.exception("not everything could be swept")
+            metrics.sweeps.labels("failed").inc()
 
     async def _run(self, this: _Pass) -> Swept:
         fault: LoquentError | None = None

@@ -28,6 +28,7 @@ from loquent.domain.errors import (
 )
 from loquent.domain.evolve import evolve
 from loquent.domain.generations import (
+    BACKGROUND,
     CANCELLED,
     COMPLETED,
     FAILED,
@@ -56,6 +57,7 @@ Recipe = Callable[[Live], AsyncIterator[Chunk]]
 """What to ask of the engine for one kind of generation; runs inside the runner, one piece after the other."""
 
 GRACE = 1.0  # seconds in which a caller must take what was sent, when all is stopped
+MILLION = 1_000_000  # a record's cost is in millionths
 WRITE_TRIES, WRITE_PAUSE = 6, 0.25  # a store that is away for some seconds does not lose a finished answer
 
 
@@ -194,22 +196,30 @@ class Runner:
     async def _conclude(self, live: Live, outcome: Outcome | None) -> None:
         if live.stopped == lives.FENCED:
             metrics.fenced.inc()
+            _count_run(live, lives.FENCED)
             return
         if live.stopped == lives.RELEASED and outcome is None:
-            await self._put(live, released, evolve(live.content, output=live.text))
+            is_ours = await self._put(live, released, evolve(live.content, output=live.text))
+            _count_run(live, lives.RELEASED if is_ours else lives.FENCED)
             return
         if outcome is None:
             outcome = _cut_short(live)
         if live.is_job and self._may_pass(live, outcome):
             metrics.retried.inc()
-            await self._put(live, lambda record: _retried(record, outcome), live.content)
+            is_ours = await self._put(live, lambda record: _retried(record, outcome), live.content)
+            _count_run(live, "retried" if is_ours else lives.FENCED)
             return
-        await self._put_result(live, outcome)
+        if not await self._put_result(live, outcome):
+            _count_run(live, lives.FENCED)
+            return
+        _count_run(live, outcome.status)
         said.answered(live.generation, outcome)
         model, status = live.offer.model.name, outcome.status
         meter(metrics.generations, model, status).inc()
         meter(metrics.tokens, model, "in").inc(outcome.prompt_tokens)
         meter(metrics.tokens, model, "out").inc(outcome.completion_tokens)
+        if outcome.cost:
+            meter(metrics.cost, model).inc(outcome.cost / MILLION)
         if live.first_at is not None:
             meter(metrics.first_seconds, model).observe((live.first_at - live.generation.created_at) / SECOND)
 
@@ -219,18 +229,20 @@ class Runner:
         passing = isinstance(outcome.error, (Unavailable, EngineTimeout))
         return passing and live.generation.attempts < self.pace.max_attempts
 
-    async def _put_result(self, live: Live, outcome: Outcome) -> None:
+    async def _put_result(self, live: Live, outcome: Outcome) -> bool:
+        """Whether it was written: False where another worker holds the job."""
         failpoints.passing("before-finish")
         content = evolve(live.content, output=outcome.output, sources=outcome.sources, more=outcome.more)
         counted = _counted(live.generation, outcome)
         try:
-            await self._put(live, lambda record: finished(record, outcome), content, counted)
+            is_ours = await self._put(live, lambda record: finished(record, outcome), content, counted)
         except Invalid as error:  # the store cannot keep what the engine said: the end is kept without it
             refused = Outcome(FAILED, "", error=EngineFailed(f"the engine's answer cannot be kept: {error.message}"))
             counted = _counted(live.generation, refused)
             await self._put(live, lambda record: finished(record, refused), live.content, counted)
             raise EngineFailed(f"the engine's answer cannot be kept: {error.message}") from error
         failpoints.passing("after-finish")
+        return is_ours
 
     async def settle(self, generation: Generation, outcome: Outcome) -> None:
         """Write the end of one that is not run at all, as it was read; nothing where somebody was quicker."""
@@ -239,24 +251,31 @@ class Runner:
             await self._store.write(Replace(generation, ended), _counted(generation, outcome))
         except Stale:
             metrics.fenced.inc()
+            return
         meter(metrics.generations, generation.model, outcome.status).inc()
+        if generation.mode == BACKGROUND:
+            metrics.jobs.labels(outcome.status).inc()
 
     async def _put(
         self, live: Live, change: Callable[[Generation], Generation], content: Content, *more: Change
-    ) -> None:
-        """Write a change of the record that this run holds, with its texts; again while the store is away."""
+    ) -> bool:
+        """Write a change of the record that this run holds, with its texts; again while the store is away.
+
+        False, with nothing written, where this run does not hold it any more.
+        """
         for attempt in range(WRITE_TRIES):
             try:
                 await self._put_once(live, change, content, *more)
-                return
+                return True
             except Fenced as fenced:
                 metrics.fenced.inc()
                 log.warning("result dropped", generation=live.generation.id, why=fenced.message)
-                return
+                return False
             except Unavailable:
                 if attempt == WRITE_TRIES - 1:
                     raise
                 await asyncio.sleep(WRITE_PAUSE * 2**attempt * random.uniform(0.5, 1))  # noqa: S311  (jitter)
+        raise AssertionError("the last try returns or raises")
 
     async def _put_once(
         self, live: Live, change: Callable[[Generation], Generation], content: Content, *more: Change
@@ -372,6 +391,11 @@ class Runner:
             log.exception("checkpoint failed", generation=live.generation.id)
         finally:
             live.saving = None
+
+
+def _count_run(live: Live, outcome: str) -> None:
+    if live.is_job:
+        metrics.jobs.labels(outcome).inc()
 
 
 def interruption() -> Unavailable:

@@ -19,9 +19,9 @@ class Count:
     __slots__ = ("n",)
 
     def __init__(self) -> None:
-        self.n = 0
+        self.n: float = 0
 
-    def inc(self, amount: int = 1) -> None:
+    def inc(self, amount: float = 1) -> None:
         """Add so many."""
         self.n += amount
 

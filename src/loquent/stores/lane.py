@@ -59,6 +59,11 @@ class Lane:
         if thread is not None:
             await asyncio.to_thread(thread.join)
 
+    @property
+    def waiting(self) -> int:
+        """How many wait for the group after the one that is being done."""
+        return sum(map(len, self._asked.values()))
+
     async def do(self, calls: Sequence[Any]) -> Any:
         """Have the calls done, and wait for it. Cancelled before its group begins: not done at all."""
         loop = asyncio.get_running_loop()

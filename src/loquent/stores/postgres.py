@@ -10,7 +10,7 @@ import asyncio
 import os
 import re
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from itertools import chain
@@ -100,6 +100,15 @@ class Threads:
         """See Driver."""
         rows: list[Any] = await self._done(self._writes, (call,), lambda: self._writer)
         return rows
+
+    def figures(self) -> Mapping[str, float]:
+        """See Watched."""
+        used = (self._writer, self._reader)
+        return {
+            "reads_waiting": self._reads.waiting,
+            "writes_waiting": self._writes.waiting,
+            "connections": sum(each is not None and not each.closed for each in used),
+        }
 
     async def _done(self, lane: Lane, calls: Sequence[Call], used: Callable[[], psycopg.Connection[Any] | None]) -> Any:
         """Have it done. The server's own timeouts end what is slow; one that is frozen is hung up on from outside."""

@@ -67,6 +67,10 @@ class Driver(Protocol):
         """One UPDATE … RETURNING, durable on return."""
         ...
 
+    def figures(self) -> Mapping[str, float]:
+        """See Watched: reads_waiting, writes_waiting, connections."""
+        ...
+
 
 class Told:
     """A Driver that logs each statement and how many rows it gave or changed; its values only with the content."""
@@ -74,7 +78,7 @@ class Told:
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
         self.dialect = driver.dialect
-        self.open, self.close = driver.open, driver.close
+        self.open, self.close, self.figures = driver.open, driver.close, driver.figures
 
     async def read(self, call: Call) -> list[Any]:
         """See Driver."""
@@ -106,6 +110,10 @@ class Sql:
         self._statements = Statements(driver.dialect)
         self._adds: dict[Rows[Any], str] = {}
         self._bumps: dict[Any, tuple[str, Amounts, tuple[tuple[int, int], ...]]] = {}
+
+    def figures(self) -> Mapping[str, float]:
+        """See Watched."""
+        return self._driver.figures()
 
     async def get(self, kind: type[R], *ids: str) -> list[R]:
         """See Store."""

@@ -101,6 +101,15 @@ class Threads:
         rows: list[Any] = await self._writes.do((call,))
         return rows
 
+    def figures(self) -> Mapping[str, float]:
+        """See Watched."""
+        used = (self._writer, self._reader)
+        return {
+            "reads_waiting": self._reads.waiting,
+            "writes_waiting": self._writes.waiting,
+            "connections": sum(each is not None for each in used),
+        }
+
     def _write_group(self, group: list[Job]) -> None:
         """One transaction for all, in which each job's own conflict undoes that job alone."""
         try:

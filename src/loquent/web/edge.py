@@ -56,6 +56,7 @@ class Edge:
         self.is_stopping = False
         self.in_flight = 0  # requests that are being answered
         self._beside = SECURITY  # headers that every answer has
+        metrics.in_flight.set_function(lambda: self.in_flight)
         self._loop: asyncio.AbstractEventLoop | None = None  # kept: to ask for it costs a call of the system
         self._direct = direct
         self._dresses = tuple(dresses.items())

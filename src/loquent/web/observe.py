@@ -12,10 +12,8 @@ from types import TracebackType
 from typing import Any
 
 import msgspec
-from prometheus_client import generate_latest
 
 from loquent.domain.log import CONTENT, Log, request
-from loquent.services import metrics
 from loquent.settings import Settings
 from loquent.web.logs import File, Sink, StandardOutput, Writer
 
@@ -168,8 +166,3 @@ def _crash(
     """What nobody caught: first what led to it, then the traceback."""
     writer.flush()
     sys.__excepthook__(kind, error, trace)
-
-
-def metrics_page() -> bytes:
-    """All metrics in Prometheus' text form."""
-    return generate_latest(metrics.registry)

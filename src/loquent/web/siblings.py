@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from loquent.web.observe import metrics_page
-
 SECONDS = 2.0  # in which another one must have answered; who does not is left out, as one that has died
+Page = Callable[[], Awaitable[bytes]]
+"""The metrics of this process alone."""
 SAMPLE = re.compile(rb"^(\w+)(?:\{(.*)\})? (.*)$")
 
 
@@ -20,11 +21,16 @@ class Siblings:
         self._number = 0
         self._server: asyncio.Server | None = None
 
-    async def join(self, folder: Path, number: int) -> None:
+    async def join(self, folder: Path, number: int, own: Page) -> None:
         """Be one of several from now on."""
+
+        async def give(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(await own())
+            writer.close()
+
         place = folder / f"{number}.metrics"
         place.unlink(missing_ok=True)  # of one that has died in this place
-        self._server = await asyncio.start_unix_server(_give, place)
+        self._server = await asyncio.start_unix_server(give, place)
         self._folder, self._number = folder, number
 
     async def leave(self) -> None:
@@ -33,14 +39,15 @@ class Siblings:
             self._server.close()
             self._server = self._folder = None
 
-    async def page(self) -> bytes:
+    async def page(self, own: Page) -> bytes:
         """All metrics in Prometheus' text form; of several processes, labelled with the number of each."""
         if self._folder is None:
-            return metrics_page()
+            return await own()
         places = sorted(self._folder.glob("*.metrics"), key=lambda place: int(place.stem))
-        asked = await asyncio.gather(*(_take(place) for place in places if int(place.stem) != self._number))
-        others = (int(place.stem) for place in places if int(place.stem) != self._number)
-        return together({self._number: metrics_page(), **dict(zip(others, asked, strict=True))})
+        others = [place for place in places if int(place.stem) != self._number]
+        ours, *theirs = await asyncio.gather(own(), *map(_take, others))
+        numbers = [int(place.stem) for place in others]
+        return together({self._number: ours, **dict(zip(numbers, theirs, strict=True))})
 
 
 def together(pages: dict[int, bytes]) -> bytes:
@@ -58,11 +65,6 @@ def together(pages: dict[int, bytes]) -> bytes:
                 labels = b",".join(filter(None, (b'process="%d"' % number, found[2])))
                 samples.setdefault(name, []).append(b"%s{%s} %s" % (found[1], labels, found[3]))
     return b"".join(b"\n".join((*lines, *samples.get(name, ()), b"")) for name, lines in heads.items())
-
-
-async def _give(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    writer.write(metrics_page())
-    writer.close()
 
 
 async def _take(place: Path) -> bytes:

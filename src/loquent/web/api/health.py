@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Response
 
 from loquent import __version__
+from loquent.services.metrics import CONTENT_TYPE
 from loquent.web.api.generations import json_answer
 from loquent.web.deps import Ours, StrictRoute
 from loquent.web.siblings import siblings
@@ -48,4 +49,4 @@ async def metrics(ours: Ours) -> Response:
     """All counters in Prometheus' text form."""
     if not ours.settings.metrics:
         return Response(status_code=404)
-    return Response(await siblings.page(), media_type="text/plain; version=0.0.4")
+    return Response(await siblings.page(ours.watch.page), media_type=CONTENT_TYPE)
