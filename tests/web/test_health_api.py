@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from asking import JSON, ask, client_of, fresh, serving
 from built import ROWS
 from loquent import __version__
+from loquent.services import metrics
 from loquent.services.breaker import FAULTS
 from loquent.services.metrics import registry
 from loquent.web.edge import Edge
@@ -230,18 +231,22 @@ def test_the_metrics_of_several_processes_are_one_page_that_tells_them_apart() -
     ]
 
 
+async def own() -> bytes:
+    return metrics.page()
+
+
 async def test_a_process_that_has_died_is_left_out_of_the_page(tmp_path: Path) -> None:
     one, other = Siblings(), Siblings()
-    await one.join(tmp_path, 0)
-    await other.join(tmp_path, 1)
+    await one.join(tmp_path, 0, own)
+    await other.join(tmp_path, 1, own)
     try:
-        both = (await one.page()).decode()
+        both = (await one.page(own)).decode()
         assert 'loquent_running_generations{process="0"}' in both
         assert 'loquent_running_generations{process="1"}' in both
     finally:
         await other.leave()
     (tmp_path / "1.metrics").touch()  # as a kill leaves it
     try:
-        assert 'process="1"' not in (await one.page()).decode()
+        assert 'process="1"' not in (await one.page(own)).decode()
     finally:
         await one.leave()
