@@ -64,6 +64,7 @@ def _running(folder: Path, command: str, port_name: str, environ: Mapping[str, s
         port_name: str(port),
         "LOQUENT_LOG_FORMAT": "json",
         "LOQUENT_LIMIT_GENERATIONS": "1000000/minute",
+        "LOQUENT_FREE_SPACE": "1MB",  # of it a quarter is a file: not one of 16 MB for each test
         "LOQUENT_LIMIT_SUMMARIES": "1000000/minute",
         "LOQUENT_LIMIT_LOGINS": "1000000/minute",
     }

@@ -185,6 +185,14 @@ class Settings:
         env="LOQUENT_CACHE_SIZE",
         group=DATA,
     )
+    free_space: int = setting(
+        64 << 20,
+        SIZE,
+        "Bytes that stay free on the disks of database and uploads: with less nothing new is begun (507). 0: any.",
+        env="LOQUENT_FREE_SPACE",
+        group=DATA,
+        shown_default="64MB",
+    )
     blobs: str = setting(
         "",
         url("file", "s3"),
@@ -501,6 +509,27 @@ class Settings:
 
     job_slots: int = setting(
         8, whole(1, 1024), "Jobs that one process works on at the same time.", env="LOQUENT_JOB_SLOTS", group=JOBS
+    )
+    max_pending: int = setting(
+        20_000,
+        whole(1, 1_000_000),
+        "Jobs that may wait, in all; one more is told when to come again (503).",
+        env="LOQUENT_MAX_PENDING",
+        group=JOBS,
+    )
+    max_pending_tenant: int = setting(
+        10_000,
+        whole(1, 1_000_000),
+        "Jobs of one tenant that may wait (429). The last tenth of each bound is for those who have few waiting.",
+        env="LOQUENT_MAX_PENDING_TENANT",
+        group=JOBS,
+    )
+    max_pending_caller: int = setting(
+        5_000,
+        whole(1, 1_000_000),
+        "Jobs of one caller that may wait (429).",
+        env="LOQUENT_MAX_PENDING_CALLER",
+        group=JOBS,
     )
     serve_jobs: bool = setting(
         True,

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 
@@ -32,6 +33,7 @@ from loquent.ports.tracer import Tracer
 from loquent.services import limits
 from loquent.services.accounts import Accounts
 from loquent.services.answers import Answers
+from loquent.services.backlog import Backlog, Bounds
 from loquent.services.documents import Documents
 from loquent.services.embeddings import Embeddings
 from loquent.services.feedback import Feedbacks
@@ -49,6 +51,7 @@ from loquent.services.presets import Presets
 from loquent.services.recipes import RECIPES, about_documents, answer
 from loquent.services.registry import Registry
 from loquent.services.retention import Retention, Rules
+from loquent.services.room import Room
 from loquent.services.runner import Pace, Runner
 from loquent.services.sessions import Sessions
 from loquent.services.summaries import Summaries
@@ -144,6 +147,7 @@ class Services:
     health: Health
     watch: Watch
     registry: Registry
+    room: Room
     tracer: Tracer | None = None
     _lock: IO[bytes] | None = None
 
@@ -157,6 +161,7 @@ class Services:
         alone = await to_thread(self._lock_folder)
         if alone and not works:
             self._share_folder()
+        await self.room.open()
         await self.store.open()
         await self.blobs.open()
         await self.queue.open()
@@ -203,6 +208,7 @@ class Services:
         await self.queue.close()
         await self.blobs.close()
         await self.store.close()
+        await self.room.close()
         if self.tracer is not None:
             await self.tracer.close()
         self.passwords.close()
@@ -257,15 +263,17 @@ def build(found: Settings, *, queue: Queue | None = None) -> Services:
     rules = Limits(limiters.connect(found.limiter), _rules(found))
     pace = Pace(lease=found.lease_seconds, checkpoint=found.checkpoint_seconds, max_attempts=found.max_attempts)
     turns = Turns(store, lambda id: runner.lives.get(id))
+    room = _room(found)
     uploads = {"document": about_documents(store), "image": about_images(store, files)}
     kept = {"text": answers.before(answer), "chat": answers.before(turns.answer)}
     recipes = {**RECIPES, **uploads, **kept}
+    backlog = Backlog(store, Bounds(found.max_pending, found.max_pending_tenant, found.max_pending_caller))
     if tracer is None:
         runner = Runner(store, recipes, pace)
-        generations = Generations(store, models, rules, runner, queue, answers)
+        generations = Generations(store, models, rules, runner, queue, answers, backlog)
     else:
         runner = TracedRunner(store, recipes, pace, tracer=tracer, tells_content=found.log_content)
-        generations = TracedGenerations(store, models, rules, runner, queue, answers)
+        generations = TracedGenerations(store, models, rules, runner, queue, answers, backlog)
     registry = Registry(
         store,
         models,
@@ -285,8 +293,9 @@ def build(found: Settings, *, queue: Queue | None = None) -> Services:
         slots=found.job_slots,
         sweep_seconds=found.sweep_seconds,
         look=registry.look,
+        room=room,
     )
-    health = Health(store, files, rules.limiter, queue, models, answers.kept)
+    health = Health(store, files, rules.limiter, queue, models, answers.kept, room)
     return Services(
         settings=found,
         store=store,
@@ -311,10 +320,19 @@ def build(found: Settings, *, queue: Queue | None = None) -> Services:
         retention=_retention(found, store, files, answers),
         worker=worker,
         registry=registry,
+        room=room,
         tracer=tracer,
         health=health,
         watch=Watch(store, queue, models, answers.kept, runner, worker, health, data_dir=found.data_dir),
     )
+
+
+def _room(found: Settings) -> Room:
+    """The folders of this machine that the settings have us write to."""
+    scheme, _, database = found.store_url.partition("?")[0].partition(":///")
+    rows = Path(database).absolute().parent if scheme.startswith("sqlite") else None
+    files = Path(urlsplit(found.blobs_url).path) if found.blobs_url.startswith("file:") else None
+    return Room(rows, files, reserve=found.free_space)
 
 
 def model_rows(found: Settings) -> list[Model]:

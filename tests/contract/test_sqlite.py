@@ -19,7 +19,7 @@ import pytest
 from loquent import stores
 from loquent.domain import ids
 from loquent.domain.clock import Moment
-from loquent.domain.errors import Invalid, Misconfigured, Stale, Taken, Unavailable
+from loquent.domain.errors import Invalid, Misconfigured, OutOfSpace, Stale, Taken, Unavailable
 from loquent.domain.evolve import evolve
 from loquent.domain.generations import Content
 from loquent.domain.records import RECORDS
@@ -69,8 +69,8 @@ async def test_on_a_full_disk_every_write_tells_the_truth_and_space_heals(tmp_pa
     async with opened(tmp_path, "?max_page_count=400") as store:
         records = [content(n) for n in range(200)]
         outcomes = await asyncio.gather(*(store.write(Add(one)) for one in records), return_exceptions=True)
-        assert {type(outcome) for outcome in outcomes} <= {type(None), Unavailable}
-        assert Unavailable in {type(outcome) for outcome in outcomes}
+        assert {type(outcome) for outcome in outcomes} <= {type(None), OutOfSpace}
+        assert OutOfSpace in {type(outcome) for outcome in outcomes}
         rest = []
         for one in records:  # one by one: until it is full
             try:
@@ -97,7 +97,7 @@ async def test_changes_that_do_not_fit_any_more_undo_the_whole_group(tmp_path: P
         await asyncio.gather(*(store.write(Add(one)) for one in records))
         writes = [store.write(Replace(one, evolve(one, output="y" * 20_000))) for one in records]
         outcomes = await asyncio.gather(*writes, return_exceptions=True)
-        assert Unavailable in {type(outcome) for outcome in outcomes}
+        assert OutOfSpace in {type(outcome) for outcome in outcomes}
         now = await store.get(Content, *(one.id for one in records))
         kept = {one.id for one in now if one.version == 2}
         assert kept == {one.id for one, outcome in zip(records, outcomes, strict=True) if outcome is None}

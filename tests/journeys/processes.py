@@ -28,7 +28,7 @@ def start(folder: Path, command: str, *, module: str = "loquent", **environ: str
         return subprocess.Popen(
             [sys.executable, "-m", module, *command.split()],
             cwd=folder,
-            env={**kept, **own, "LOQUENT_LIMIT_GENERATIONS": "off", **environ},
+            env={**kept, **own, "LOQUENT_FREE_SPACE": "1MB", "LOQUENT_LIMIT_GENERATIONS": "off", **environ},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

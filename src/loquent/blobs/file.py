@@ -15,7 +15,7 @@ from typing import TypeVar
 from loquent.blobs import KEY, checked
 from loquent.domain import failpoints
 from loquent.domain.clock import Moment
-from loquent.domain.errors import Misconfigured, NotFound, Unavailable
+from loquent.domain.errors import Misconfigured, NotFound, OutOfSpace, Unavailable
 from loquent.ports.blobs import Kept
 
 T = TypeVar("T")
@@ -118,8 +118,9 @@ async def _away(work: Callable[[], T]) -> T:
 
 
 def _away_for_now(error: OSError) -> Unavailable:
-    what = "full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "away"
-    return Unavailable(f"the place for uploaded files is {what} ({error.strerror})", retry_after=RETRY)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return OutOfSpace(f"the place for uploaded files is full ({error.strerror})", retry_after=RETRY)
+    return Unavailable(f"the place for uploaded files is away ({error.strerror})", retry_after=RETRY)
 
 
 def _put(source: Path, place: Path) -> None:

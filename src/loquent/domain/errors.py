@@ -18,6 +18,7 @@ LoquentError
 ├── Unavailable        a part is away for now (``retry_after`` seconds where known)
 │   ├── NotYet         something has to come first: no fault, and no attempt of a job
 │   │   └── ModelLoading  the model is not in memory yet
+│   ├── OutOfSpace     a disk is nearly full: nothing new is begun
 │   ├── NotInstalled   what it needs is not on this machine
 │   └── EngineBusy     the engine said: later
 ├── EngineFailed       the engine answered with a fault that will not pass
@@ -160,6 +161,12 @@ class ModelLoading(NotYet):
     """The model is not in memory yet."""
 
     code = "model_loading"
+
+
+class OutOfSpace(Unavailable):
+    """A disk is nearly full: nothing new is begun, and what there is can be read and removed."""
+
+    code = "insufficient_storage"
 
 
 class NotInstalled(Unavailable):

@@ -4,8 +4,9 @@
        ▲                   │
        └──────retry────────┘
 
-``due_at`` is the one field by which work is found: the time to run while pending, the end of the lease while
-processing, None when over. So a retry and a lease that ran out are the same thing to whoever looks for work.
+``due_at`` is the one field by which work is found: the time to run while pending (or a turn: a moment that is past),
+the end of the lease while processing, None when over. So a retry and a lease that ran out are the same thing to
+whoever looks for work.
 Only the functions below set ``status``, ``due_at``, ``attempts`` and ``fence``.
 """
 
@@ -133,7 +134,7 @@ def begin(
     turn: int | None = None,
     upload: str | None = None,
 ) -> Generation:
-    """A new generation: pending and due for a job, processing at once where somebody waits for it."""
+    """A new generation: pending for a job, due when its turn is; processing at once where somebody waits for it."""
     created = now()
     is_job = mode == BACKGROUND
     return Generation(
@@ -229,6 +230,11 @@ def released(current: Generation) -> Generation:
 def restarted(current: Generation) -> Generation:
     """Its process is known to be gone: the lease ends now, so that whoever looks takes it over."""
     return evolve(current, due_at=now())
+
+
+def hurried(current: Generation, *, before: Moment) -> Generation:
+    """It has run before, and goes before all that is due there or later: see services/backlog.py."""
+    return evolve(current, due_at=Moment(before - 1))
 
 
 def cancelled(current: Generation) -> Generation:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from loquent.domain import failpoints
 from loquent.domain.clock import later, now
-from loquent.domain.errors import Conflict, Invalid, Mismatch, NotFound, Stale, StillRunning, Taken
+from loquent.domain.errors import Conflict, Invalid, LoquentError, Mismatch, NotFound, Stale, StillRunning, Taken
 from loquent.domain.evolve import evolve
 from loquent.domain.feedback import Feedback
 from loquent.domain.fixed import fixed
@@ -38,6 +38,7 @@ from loquent.ports.store import Add, Change, Position, Remove, Store
 from loquent.services import limits, live
 from loquent.services.amend import TRIES, amend
 from loquent.services.answers import Answers
+from loquent.services.backlog import Backlog
 from loquent.services.history import Filters as Filters
 from loquent.services.history import History, Listed, order_of
 from loquent.services.limits import Limits
@@ -121,7 +122,14 @@ class Generations:
     """What is asked of models, by everybody, each seeing their own."""
 
     def __init__(
-        self, store: Store, models: Models, limits: Limits, runner: Runner, queue: Queue, answers: Answers
+        self,
+        store: Store,
+        models: Models,
+        limits: Limits,
+        runner: Runner,
+        queue: Queue,
+        answers: Answers,
+        backlog: Backlog,
     ) -> None:
         self._store = store
         self._models = models
@@ -129,6 +137,7 @@ class Generations:
         self._runner = runner
         self._queue = queue
         self._answers = answers
+        self._backlog = backlog
 
     # Ask
 
@@ -155,7 +164,11 @@ class Generations:
         """Accept one as a job: it is durable when this returns, and will run to an end."""
         begun = await self._accept(who, wanted, BACKGROUND, self._offer(who, wanted))
         if not begun.replayed:
-            await self._keep(who, wanted, begun)
+            place = begun.generation.due_at
+            try:
+                await self._keep(who, wanted, begun)
+            finally:
+                self._backlog.came(who, place)
         if not begun.replayed:
             failpoints.passing("after-commit")
             await self._queue.ring(begun.generation.id)
@@ -294,6 +307,12 @@ class Generations:
         if wanted.key is not None and (known := await self.repeated(who, wanted.key)):
             return known
         state = await self._limits.take(wanted.rule, _whom(who))
+        if mode == BACKGROUND:
+            try:
+                await self._backlog.check(who)
+            except LoquentError:
+                await self._limits.give_back(wanted.rule, _whom(who))
+                raise
         generation = begin(
             who,
             kind=wanted.kind,
@@ -302,7 +321,7 @@ class Generations:
             model=offer.model.name,
             parameters=wanted.parameters.asked(),
             text=wanted.text,
-            due_at=later(now(), self._runner.pace.lease) if mode == FOREGROUND else None,
+            due_at=later(now(), self._runner.pace.lease) if mode == FOREGROUND else self._backlog.place(who),
             session=wanted.session,
             turn=wanted.turn,
             upload=wanted.upload,

@@ -14,6 +14,7 @@ from loquent.ports.store import Store
 from loquent.services.breaker import OPEN
 from loquent.services.kept import Kept
 from loquent.services.models import Models, Offer
+from loquent.services.room import Room
 
 SECONDS = 2.0
 
@@ -28,10 +29,17 @@ class Check:
 
 
 class Health:
-    """Asks the store, the place for files, the limiter, the queue, the cache and every model's engine."""
+    """Asks the store, the place for files, the limiter, the queue, the disk, the cache and every model's engine."""
 
     def __init__(
-        self, store: Store, blobs: Blobs, limiter: Limiter, queue: Queue, models: Models, kept: Kept | None
+        self,
+        store: Store,
+        blobs: Blobs,
+        limiter: Limiter,
+        queue: Queue,
+        models: Models,
+        kept: Kept | None,
+        room: Room,
     ) -> None:
         self._store = store
         self._blobs = blobs
@@ -40,6 +48,7 @@ class Health:
         self._models = models
         self._kept = kept
         self.is_leaving = False  # it serves, but soon will not: balancers are to look elsewhere
+        self._room = room
 
     async def ready(self) -> bool:
         """Whether requests can be taken: the store answers. A model that loads is waited for, not refused."""
@@ -49,6 +58,7 @@ class Health:
         """Every part but the engines: what all processes share, where there are several."""
         asked = [_check("database", self._store.ready), _check("blobs", self._blobs.ready)]
         asked += [_check("limiter", self._limiter.ready), _check("queue", self._queue.ready)]
+        asked.append(_check("disk", self._room.ready))
         if self._kept is not None:
             asked.append(_check("cache", self._kept.ready))
         return await asyncio.gather(*asked)

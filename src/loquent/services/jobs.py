@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from loquent.domain import failpoints
 from loquent.domain.clock import SECOND, later, now
@@ -20,6 +21,7 @@ from loquent.domain.generations import (
     Generation,
     Outcome,
     claimed,
+    hurried,
     restarted,
 )
 from loquent.domain.idempotency import Repeat
@@ -31,6 +33,7 @@ from loquent.ports.store import Position, Remove, Replace, Store
 from loquent.services import metrics
 from loquent.services.live import INTERRUPTED, RELEASED, Live
 from loquent.services.models import Models
+from loquent.services.room import Room
 from loquent.services.runner import Runner, interruption
 
 log = Log("loquent.jobs")
@@ -50,6 +53,7 @@ class Worker:
         slots: int,
         sweep_seconds: float,
         look: Callable[[], Awaitable[None]] | None = None,
+        room: Room | None = None,
     ) -> None:
         self._store = store
         self._runner = runner
@@ -58,6 +62,7 @@ class Worker:
         self._slots = slots
         self._sweep_seconds = sweep_seconds
         self._look_anew = look  # at which models there are
+        self._room = room
         self._name = f"{socket.gethostname()[:40]}:{os.getpid()}"
         self._look = asyncio.Event()
         self._has_room = asyncio.Event()  # nothing is left that is due, and more could be done here
@@ -138,6 +143,9 @@ class Worker:
         """Fill the free slots with what is due."""
         self._has_room.clear()
         while (free := self._slots - len(self._jobs)) > 0 and not self._is_closing:
+            if self._room is not None and self._room.is_full:
+                self._has_room.set()  # an answer takes space: those that wait, wait for that, too
+                return
             put, add = claimed(later(now(), self._runner.pace.lease), self._name)
             taken = await self._store.take(Generation, "due", {}, until=now(), n=free, put=put, add=add)
             if not taken:
@@ -211,6 +219,7 @@ class Worker:
             await asyncio.sleep(self._sweep_seconds)
             try:
                 await self._forget_repeats()
+                await self._hurry()
             except LoquentError as error:
                 log.warning("sweep failed", why=error.message)
             except Exception:
@@ -223,6 +232,18 @@ class Worker:
                 await self._store.write(Remove(record))
             except Stale:
                 continue  # another process was quicker
+
+    async def _hurry(self) -> None:
+        """Have what has run before go on before what has not: the clock has put it behind all turns: see Backlog."""
+        first = await self._store.page(Generation, "due", {}, limit=1, until=later(now(), -self._sweep_seconds))
+        front = first.items[0].due_at if first.items else None
+        if front is None:
+            return  # nothing waits for long
+        page = await self._store.page(Generation, "due", {}, limit=SWEEP, back=True, until=now())
+        for record in page.items:
+            if record.fence and (record.due_at or 0) > later(front, self._sweep_seconds):
+                with suppress(Stale):  # somebody was quicker
+                    await self._store.write(Replace(record, hurried(record, before=front)))
 
 
 def _count(taken: list[Generation]) -> None:

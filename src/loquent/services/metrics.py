@@ -46,6 +46,7 @@ cache_faults = Counter(
 )
 limited = Counter("loquent_limited", "Requests refused for their rate.", ("rule",), registry=registry)
 fenced = Counter("loquent_fenced_writes", "Results dropped because another worker held the job.", registry=registry)
+refused_jobs = Counter("loquent_refused_jobs", "Jobs refused because too many wait.", registry=registry)
 claimed = Counter("loquent_claimed_jobs", "Jobs taken up.", registry=registry)
 lost_leases = Counter(
     "loquent_lost_leases",

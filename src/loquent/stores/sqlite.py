@@ -17,7 +17,7 @@ from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
-from loquent.domain.errors import Invalid, LoquentError, Misconfigured, Stale, Taken, Unavailable
+from loquent.domain.errors import Invalid, LoquentError, Misconfigured, OutOfSpace, Stale, Taken, Unavailable
 from loquent.stores import Checked, migrations
 from loquent.stores.groups import grouped, of_rows
 from loquent.stores.lane import Job, Lane
@@ -222,6 +222,8 @@ def _fail(group: list[Job], error: BaseException) -> None:
 
 
 def _away(error: sqlite3.Error) -> Unavailable:
+    if getattr(error, "sqlite_errorname", "") == "SQLITE_FULL":
+        return OutOfSpace("the disk of the database is full", retry_after=1)
     return Unavailable(f"the database cannot be used now: {error}", retry_after=1)
 
 

@@ -33,6 +33,11 @@ UNWATCHED = 0.05  # seconds for which a call is too short to watch for a hang-up
 GONE = 499  # the log's word for a client that hung up; never sent
 NO_ROUTE = "none"  # of a path that nothing answers
 ONCE = (b"authorization", b"content-length", b"content-type", b"host", b"idempotency-key", b"last-event-id")
+SPARED = ("/cancel", "/stop", "/token", "/login", "/test")
+"""How the paths end whose POST goes on though the disk is nearly full: it ends something, or adds nothing."""
+CHANGING = frozenset(("POST", "PUT", "PATCH"))
+SMALL = 1_000_000  # bytes of a body for which no room is held: the reserve is there for such
+COPIES = 3  # of an upload on the disk, at its worst: the form's, our own, and the one that is kept
 SECURITY: Headers = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -66,6 +71,7 @@ class Edge:
         self._any_host = "*" in self._hosts
         self._domains = tuple(name for name in self._hosts if name.startswith("."))
         self._proxies = Proxies(found.trusted_proxies) if found.trusted_proxies else None
+        self._room = services.room
         self._max_body, self._max_upload = found.max_body, found.max_upload
         self._bodies, self._watches = Wheel(found.body_seconds), Wheel(UNWATCHED)
         self._counters: dict[tuple[str, int], Any] = {}
@@ -92,6 +98,7 @@ class Edge:
         if path.endswith("/"):  # both spellings of every path, and no redirect: clients lose the body
             path = scope["path"] = path.rstrip("/") or path
         bound: Bounded | None = None
+        held = 0
         request.set(request_id)
         answered, whole = 0, False
 
@@ -109,6 +116,8 @@ class Edge:
             self._check(scope, headers)
             app = self._direct.get(path) if scope["method"] == "POST" else None
             bound = self._bound(scope, headers, receive)
+            if scope["method"] in CHANGING and (self._room.is_full or path in self._uploads):
+                held = self._hold(path, headers)
             await (app or self._app)(scope, bound or receive, sending)
             answered = answered or GONE  # only for a caller who has gone is nothing said at all
         except HungUp:
@@ -129,6 +138,8 @@ class Edge:
             await sending({"type": "http.response.body", "body": body})
         finally:
             self.in_flight -= 1
+            if held:
+                self._room.let_go(held)
             if bound is not None:
                 bound.close()
             self._note(scope, path, answered, time.perf_counter() - began)
@@ -182,6 +193,17 @@ class Edge:
             if len(length) > 18 or int(length) > most:
                 raise TooLarge(f"the body is over {most} bytes")
         return Bounded(receive, self._bodies, most=most)
+
+    def _hold(self, path: str, headers: Mapping[bytes, bytes]) -> int:
+        """Room for what this request brings, to be let go after it. Raises OutOfSpace, before its body is read."""
+        if not path.endswith(SPARED):
+            self._room.check()
+        unknown = self._max_upload if b"transfer-encoding" in headers else 0
+        size = COPIES * int(headers.get(b"content-length", unknown)) if path in self._uploads else 0
+        if size <= SMALL:
+            return 0
+        self._room.hold(size)
+        return size
 
     def _note(self, scope: Scope, path: str, status: int, seconds: float) -> None:
         route = path if path in self._direct else template(scope)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from errno import EDQUOT, ENOSPC
 from functools import lru_cache
 from typing import Any
 
@@ -33,6 +34,7 @@ STATUS: Mapping[type[LoquentError], int] = {
     errors.Cancelled: 409,
     errors.Fenced: 409,
     errors.Limited: 429,
+    errors.OutOfSpace: 507,
     errors.Unavailable: 503,
     errors.EngineFailed: 502,
     errors.EngineTimeout: 504,
@@ -59,7 +61,9 @@ TITLES = {
     502: "The model failed",
     503: "Unavailable",
     504: "The model was too slow",
+    507: "Insufficient storage",
 }
+SPACE_SECONDS = 30  # after which a full disk may have room again
 SHOWN_FAULTS = 3  # faults of one body that a message names
 
 
@@ -96,6 +100,8 @@ def ours(error: Exception) -> LoquentError:
         return error.error
     if isinstance(error, RequestValidationError | ValidationError):
         return invalid(error)
+    if isinstance(fault := error.__cause__ or error, OSError) and fault.errno in (ENOSPC, EDQUOT):
+        return errors.OutOfSpace(f"the disk is full ({fault.strerror})", retry_after=SPACE_SECONDS)  # of a form's files
     if isinstance(error, HTTPException):
         if error.status_code == 404:
             return NotFound("there is nothing at this path")

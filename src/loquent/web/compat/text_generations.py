@@ -52,6 +52,7 @@ CODES = {
     502: "E024",  # the model failed
     503: "E025",  # the model is loading or away, or the server stops
     504: "E026",  # the model was too slow
+    507: "E027",  # the disk is nearly full
 }
 """Our own codes, by status."""
 

@@ -1,0 +1,262 @@
+"""The backlog: jobs that wait. How many there may be, and their places: in turns, however many one has.
+
+Workers take what is due by ``due_at``, the earliest first. So the turn is written there, once, when a job is accepted,
+and every store and every worker keeps it without knowing of it. Places are moments that have passed, microseconds
+apart: the first job of who has none waiting goes before all that waits; the others go one of each tenant, and within
+it one of each caller, after the other. It is start-time fair queuing (Goyal, Vin and Cheng, 1996), with the place of
+the job that is next for its virtual time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from loquent.domain.clock import SECOND, Moment, later, now
+from loquent.domain.errors import Limited, Unavailable
+from loquent.domain.generations import PENDING, Generation
+from loquent.domain.principals import Principal
+from loquent.ports.store import Position, Store
+from loquent.services import metrics
+
+Coming = tuple[str, str, int]
+"""A tenant, a caller and a place."""
+
+STEP = 2  # microseconds between places; the odd ones are for first jobs
+OFTEN, SHARE = 0.25, 20  # seconds between looks at the store; or so many times what the last one took
+PAGE = 500
+RECENT, SURE = 5.0, 1.0  # seconds over which the rate is an average, and that it takes to be one
+PATIENCE, LONGEST = 2.0, 300.0  # seconds until one may come again: where the rate is not known yet, and at most
+MARGIN = 1.5  # by which less is promised than is taken: others come beside
+KEPT = 10.0  # seconds for which a promise holds
+MOST_PROMISES = 10_000
+ALL = ""  # the line of all tenants together
+FEW, LAST = 100, 10  # the last tenth of a bound is for those who have less than a hundredth of it
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How many jobs may wait: in all, of one tenant, of one caller."""
+
+    all: int
+    tenant: int
+    caller: int
+
+
+@dataclass(slots=True)
+class Own:
+    """What one caller has waiting."""
+
+    count: int = 0
+    last: int = 0  # the place of the last one
+
+
+@dataclass(slots=True)
+class Line:
+    """What one tenant has waiting."""
+
+    count: int = 0
+    callers: dict[str, Own] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """That there is room for one, from that moment on, in the line that is full now."""
+
+    at: Moment
+    line: str
+
+
+@dataclass(slots=True)
+class Lines:
+    """What waits, as it was at that moment, and what was accepted here since."""
+
+    at: Moment
+    count: int = 0
+    front: int | None = None  # the place of the next one to be taken; None: nothing new waits
+    tenants: dict[str, Line] = field(default_factory=dict)
+    took: float = 0.0  # seconds that the look took
+
+    def add(self, tenant: str, owner: str) -> Own:
+        """Count one more; gives its caller's part."""
+        line = self.tenants.setdefault(tenant, Line())
+        own = line.callers.setdefault(owner, Own())
+        self.count, line.count, own.count = self.count + 1, line.count + 1, own.count + 1
+        return own
+
+    @property
+    def is_old(self) -> bool:
+        """Whether the store is to be looked at again."""
+        return not 0 <= (now() - self.at) / SECOND < max(OFTEN, SHARE * self.took)
+
+
+class Backlog:
+    """Gives places to jobs, and refuses them where too many wait, with the time at which there will be room.
+
+    It looks at the store now and then, and counts what is accepted here in between: where there are several processes
+    the bounds may be passed for a moment by what the others accept.
+    """
+
+    def __init__(self, store: Store, bounds: Bounds) -> None:
+        self._store = store
+        self._bounds = bounds
+        self._least = min(bounds.caller, bounds.tenant - bounds.tenant // LAST, bounds.all - bounds.all // LAST)
+        self._lines = Lines(Moment(0))
+        self._is_looking = False
+        self._coming: set[Coming] = set()  # accepted, and not on the record yet as far as we know
+        self._came: set[Coming] = set()  # meanwhile
+        self._taken = self._spent = 0.0  # jobs, and the seconds in which they were taken: the recent ones count most
+        self._firsts: dict[str, int] = {}  # of each tenant, the last place of a first job
+        self._promises: dict[tuple[str, str], Promise] = {}  # to whom
+        self._owed: Counter[str] = Counter()  # promises of each line that is full
+        self._promised: dict[str, Moment] = {}  # the last moment that was promised to anybody in it
+
+    async def check(self, who: Principal) -> None:
+        """Raise Limited where the caller or the tenant has too much waiting, Unavailable where all have together.
+
+        Who waits as long as it says is let in with one job.
+        """
+        if self._lines.is_old and not self._is_looking:
+            self._is_looking = True
+            try:
+                await self._look()
+            finally:
+                self._is_looking = False
+                self._coming -= self._came
+                self._came.clear()
+        if self._lines.count < self._least or self._is_promised(who):
+            return
+        bounds, lines, rate, owed = self._bounds, self._lines, self._rate, self._owed
+        line = lines.tenants.get(who.tenant, Line())
+        own = line.callers.get(who.owner, Own()).count
+        tenants, callers = max(1, len(lines.tenants)), max(1, len(line.callers))
+        if own >= bounds.caller:
+            seconds = self._promise(who, f"{who.tenant}/{who.owner}", rate / tenants / callers)
+            raise Limited(f"{own} jobs of yours wait already", retry_after=seconds)
+        if _is_full(line.count, bounds.tenant, own, owed[who.tenant]):
+            seconds = self._promise(who, who.tenant, rate / tenants)
+            raise Limited(f"{line.count} jobs of your organisation wait already", retry_after=seconds)
+        if _is_full(lines.count, bounds.all, line.count, owed[ALL]):
+            raise Unavailable(f"{lines.count} jobs wait already", retry_after=self._promise(who, ALL, rate))
+
+    def place(self, who: Principal) -> Moment:
+        """Count one that is accepted; gives its place: what its ``due_at`` has to be. Call ``check`` before."""
+        present, lines = now(), self._lines
+        if self._is_promised(who):
+            self._settle(who.tenant, who.owner)
+        own = lines.add(who.tenant, who.owner)
+        if lines.front is None:
+            place = lines.front = present - present % STEP
+            self._firsts[who.tenant] = place - 1
+        elif own.count > 1:
+            place = max(lines.front, own.last + STEP * len(lines.tenants[who.tenant].callers))
+        else:
+            place = self._firsts[who.tenant] = max(lines.front - 1, self._firsts.get(who.tenant, 0) + STEP)
+        own.last = min(place, present)
+        self._coming.add((who.tenant, who.owner, own.last))
+        return Moment(own.last)
+
+    def came(self, who: Principal, place: Moment | None) -> None:
+        """It is on the record, or will never be."""
+        key = (who.tenant, who.owner, place or 0)
+        if self._is_looking:
+            self._came.add(key)
+        else:
+            self._coming.discard(key)
+
+    # What waits
+
+    async def _look(self) -> None:
+        """See what waits, whoever accepted it."""
+        before, lines = self._lines, Lines(now())
+        seen: set[Coming] = set()
+        async for each in self._waiting():
+            own = lines.add(each.tenant, each.owner)
+            seen.add((each.tenant, each.owner, each.due_at or 0))
+            if not each.fence and each.due_at is not None:  # what has run before stands where the clock has put it
+                own.last = max(own.last, each.due_at)
+                lines.front = min(lines.front or each.due_at, each.due_at)
+        for tenant, owner, place in self._coming - seen:
+            own = lines.add(tenant, owner)
+            own.last = max(own.last, place)
+            lines.front = min(lines.front or place, place)
+        if lines.front is not None:
+            lines.front += lines.front % STEP
+        lines.took = (now() - lines.at) / SECOND
+        self._measure(before, lines)
+        self._lines = lines
+        self._forget(lines)
+
+    async def _waiting(self) -> AsyncIterator[Generation]:
+        after: Position | None = None
+        while True:
+            page = await self._store.page(Generation, "due", {}, limit=PAGE, after=after)
+            for each in page.items:
+                if each.status == PENDING:
+                    yield each
+            if not page.more:
+                return
+            after = Position(page.items[-1].due_at, page.items[-1].id)
+
+    def _measure(self, before: Lines, after: Lines) -> None:
+        """How quickly jobs are taken, while there is always one that waits."""
+        seconds = (after.at - before.at) / SECOND
+        if not before.count or not after.count or not 0 < seconds < LONGEST:
+            return
+        fading = math.exp(-seconds / RECENT)
+        self._taken = max(0.0, self._taken * fading + before.count - after.count)
+        self._spent = self._spent * fading + seconds
+
+    @property
+    def _rate(self) -> float:
+        """Jobs taken a second; 0: not known, or none."""
+        return self._taken / max(SURE, self._spent)
+
+    def _forget(self, lines: Lines) -> None:
+        """What is over: promises that nobody took up, and first places that have been taken."""
+        present, front = now(), lines.front or now()
+        for who, promise in list(self._promises.items()):
+            if later(promise.at, KEPT) <= present:
+                self._settle(*who)
+        self._promised = {line: at for line, at in self._promised.items() if at > present}
+        self._firsts = {tenant: place for tenant, place in self._firsts.items() if place + STEP >= front}
+
+    # When there is room
+
+    def _promise(self, who: Principal, line: str, rate: float) -> float:
+        """The seconds after which there is room for one of theirs; of one line, one after the other's."""
+        metrics.refused_jobs.inc()
+        present = now()
+        known = self._promises.get((who.tenant, who.owner))
+        if known is not None and known.at > present:
+            return (known.at - present) / SECOND
+        if self._spent < RECENT / 2:
+            rate = max(rate, 1 / PATIENCE)  # nobody knows yet
+        elif rate <= 1 / LONGEST:
+            return LONGEST  # nothing is taken: nobody knows when
+        at = later(max(present, self._promised.get(line, present)), MARGIN / rate)
+        if at > later(present, LONGEST) or len(self._promises) >= MOST_PROMISES:
+            return LONGEST
+        self._settle(who.tenant, who.owner)
+        self._promises[who.tenant, who.owner] = Promise(at, line)
+        self._promised[line] = at
+        self._owed[line] += 1
+        return (at - present) / SECOND
+
+    def _is_promised(self, who: Principal) -> bool:
+        promise = self._promises.get((who.tenant, who.owner))
+        return promise is not None and promise.at <= now() < later(promise.at, KEPT)
+
+    def _settle(self, tenant: str, owner: str) -> None:
+        """The promise is kept, or void."""
+        if promise := self._promises.pop((tenant, owner), None):
+            self._owed[promise.line] -= 1
+
+
+def _is_full(count: int, bound: int, own: int, owed: int) -> bool:
+    """Whether there is no room for one more of somebody who has so many of them; so much of it is promised."""
+    if own < max(1, bound // FEW):
+        return count >= bound
+    return count + owed >= bound - bound // LAST
