@@ -163,7 +163,7 @@ def nearly_full(server: Served, disk: Disk, ann: Caller) -> None:
     assert ann.begins_upload(server, 3_000_000).startswith(b"HTTP/1.1 507")
     assert ann.health().startswith("degraded: the disk is nearly full")
     assert ann.do("GET", "/api/v1/health/ready").status_code == 200
-    assert 0 < server.metric("loquent_free_bytes") / 2 - disk.beyond < RESERVE  # of two folders on it
+    soon(lambda: 0 < server.metric("loquent_disk_free_bytes") - disk.beyond < RESERVE, "monitors are told")
     goes_on(ann, kept)
     soon(lambda: ann.status(running) == "completed", "what runs is finished")
 

@@ -80,7 +80,7 @@ async def test_health_is_degraded_and_says_why_and_requests_are_still_taken(at: 
     told = (await ask(at[0], "GET", "/api/v1/health/detailed")).json()
     assert (told["status"], told["checks"]["disk"][:24]) == ("degraded", "the disk is nearly full:")
     assert (await ask(at[0], "GET", "/api/v1/health/ready")).status == 200
-    assert b"loquent_free_bytes" in (await ask(at[0], "GET", "/metrics")).body
+    assert b"loquent_disk_free_bytes" in (await ask(at[0], "GET", "/metrics")).body
 
 
 async def test_an_upload_is_refused_before_its_body_is_read_where_those_on_their_way_take_the_room(
