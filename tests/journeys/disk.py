@@ -225,7 +225,7 @@ def run(folder: Path, *, is_long: bool) -> None:
 
 def fill_and_free(folder: Path, disk: Disk, *, is_long: bool) -> None:
     """The same, on that disk."""
-    log, data = folder / "server.log", disk.folder / "data"
+    log, data = folder / "serve.log", disk.folder / "data"
     common = {"LOQUENT_DATA_DIR": str(data), "LOQUENT_SWEEP_SECONDS": "0.5"}
     with served(folder, LOQUENT_FREE_SPACE=str(disk.beyond + RESERVE), **common) as server:
         ann = Caller(server)
