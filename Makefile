@@ -41,12 +41,13 @@ check: $(VENV)/.dev  ## Check lint, form, types, floors and that the generated p
 bench: $(VENV)/.torch  ## Measure Loquent beside a bare proxy and the upstream itself
 	$(RUN)/python -m bench $(ARGS)
 
-chaos: $(VENV)/.dev  ## Kill and freeze servers under 2,000 jobs and 300 uploads: none may be lost, none done twice (ARGS="--seed 7")
+chaos: $(VENV)/.dev  ## Kill and freeze servers, workers, database and broker under jobs and uploads: none may be lost, none done twice
 	PYTHONPATH="$(CURDIR)/src:$(CURDIR)/tests" $(RUN)/python -m journeys.chaos --jobs 2000 --kills 200 --freezes 30 $(ARGS)
 	PYTHONPATH="$(CURDIR)/src:$(CURDIR)/tests" $(RUN)/python -m journeys.uploads --uploads 300 $(ARGS)
 	PYTHONPATH="$(CURDIR)/src:$(CURDIR)/tests" $(RUN)/python -m journeys.upgrade --rounds 2
 	PYTHONPATH="$(CURDIR)/src:$(CURDIR)/tests" $(RUN)/python -m journeys.flood --jobs 10000 --seconds 60
 	PYTHONPATH="$(CURDIR)/src:$(CURDIR)/tests" $(RUN)/python -m journeys.disk
+	PYTHONPATH="$(CURDIR)/src:$(CURDIR)/tests" $(RUN)/python -m journeys.outages $(ARGS)
 
 docs: $(VENV)/.dev  ## Write the generated pages: the map, the settings, the routes, .env.example
 	$(RUN)/python docs/generate.py

@@ -32,6 +32,7 @@ async def work(services: Services, told: asyncio.Event) -> None:
     async with probed(services) as probe:
         await services.open()
         probe.is_open = True
+        log.info("taking jobs", slots=services.settings.job_slots)
         try:
             await told.wait()
             await services.drain(services.settings.stop_seconds)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import itertools
 import random
 import signal
 import socket
@@ -18,12 +17,13 @@ import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx2
 
+from journeys.counting import COUNTED, OVER, SEEN, Count, Job, posted
 from journeys.processes import PATIENCE, end_of, is_up, start
 
 LEASE = 1.5
@@ -39,7 +39,6 @@ SOON = 0.6  # seconds after which a server that is up is dead, at the latest
 ARMED = 4.0  # the same where it is to die at a failpoint: what comes first is good enough
 LATE = 2.5  # seconds after a thaw, by which a late result would have been written
 STUCK = 10.0  # seconds after which a freeze is given up: it may have caught the worker with the store's lock in hand
-OVER = ("completed", "failed", "cancelled")
 
 
 @dataclass(frozen=True)
@@ -54,54 +53,15 @@ class Plan:
     seed: int = 1
 
 
-@dataclass(frozen=True)
-class Job:
-    """One that is to be done, and what must come of it."""
-
-    number: int
-    words: int
-
-    @property
-    def prompt(self) -> str:
-        return f"[slow 0.01] [words {self.words}] job {self.number} counts"
-
-    @property
-    def output(self) -> str:
-        return " ".join(itertools.islice(itertools.cycle(("job", str(self.number), "counts")), self.words))
-
-
-@dataclass
-class Report:
+@dataclass(kw_only=True)
+class Report(Count):
     """What was seen."""
 
     plan: Plan
-    accepted: dict[str, Job] = field(default_factory=dict)  # by the id that the 202 gave
     at_failpoints: int = 0  # kills that a server did to itself
     freezes: int = 0  # after which another had the worker's jobs
     taken_over: int = 0  # jobs of the frozen worker that another finished or held when it woke up
-    first: dict[str, tuple[int, str]] = field(default_factory=dict)  # version and output when first seen completed
-    last: dict[str, tuple[str, int, str]] = field(default_factory=dict)  # status, version and output at the end
-    replayed: dict[int, str] = field(default_factory=dict)  # by number: the id that the same request gives at the end
-    counted: tuple[int, int, int] = (0, 0, 0)  # of the day's counters: generations, tokens in, tokens out
-    attempts: int = 0
     seconds: float = 0.0
-
-    def check(self) -> None:
-        """Raise AssertionError where a promise was broken."""
-        assert len(self.accepted) == self.plan.jobs, f"{len(self.accepted)} of {self.plan.jobs} jobs were accepted"
-        lost = {id: self.last.get(id) for id in self.accepted if self.last.get(id, ("", 0, ""))[0] != "completed"}
-        assert not lost, f"{len(lost)} jobs were lost: {lost}"
-        assert len(self.last) == self.plan.jobs, f"{len(self.last)} records of {self.plan.jobs} jobs"
-        wrong = {id: self.last[id] for id, job in self.accepted.items() if self.last[id][2] != job.output}
-        assert not wrong, f"{len(wrong)} outputs are wrong: {wrong}"
-        assert self.replayed == {job.number: id for id, job in self.accepted.items()}, "a repeat made another job"
-        generations, asked, answered = self.counted
-        assert generations == self.plan.jobs, f"{generations} results of {self.plan.jobs} jobs"
-        jobs = self.accepted.values()
-        assert asked == sum(len(job.prompt.split()) for job in jobs)
-        assert answered == sum(job.words for job in jobs)
-        touched = {id: seen for id, seen in self.first.items() if self.last[id][1:] != seen}
-        assert not touched, f"{len(touched)} results were touched after they were there: {touched}"
 
     def __str__(self) -> str:
         plan = self.plan
@@ -116,7 +76,7 @@ class Rig:
     """A server that dies, a worker that freezes, clients that insist, and one who only watches."""
 
     def __init__(self, plan: Plan, folder: Path, port: int) -> None:
-        self.report = Report(plan)
+        self.report = Report(jobs=plan.jobs, plan=plan)
         self._plan = plan
         self._folder = folder
         self._address = f"http://127.0.0.1:{port}"
@@ -162,8 +122,9 @@ class Rig:
             await self._until_over()
             watching.cancel()
         for job in self._jobs:
-            self.report.replayed[job.number] = await self._posted(client, job)
-        self._read(last=True)
+            self.report.replayed[job.number] = await posted(client, job)
+        self.report.see(self._select(SEEN))
+        [self.report.counted] = self._select(COUNTED)
 
     def _start(self, command: str, armed: str = "") -> subprocess.Popen[bytes]:
         points = ",".join(filter(None, (armed, "" if self._plan.fenced else "unfenced")))
@@ -188,23 +149,7 @@ class Rig:
             yield client
 
     async def _post(self, client: httpx2.AsyncClient, job: Job) -> None:
-        self.report.accepted[await self._posted(client, job)] = job
-
-    async def _posted(self, client: httpx2.AsyncClient, job: Job) -> str:
-        """Ask until it is accepted, as a careful client does: with a key, so that a lost answer makes no second job."""
-        body = {"prompt": job.prompt, "background": True}
-        while True:
-            try:
-                answer = await client.post(
-                    "/api/v1/generations", json=body, headers={"idempotency-key": f"job-{job.number}"}
-                )
-            except httpx2.TransportError:
-                await asyncio.sleep(0.1)
-                continue
-            if answer.status_code == 202:
-                return str(answer.json()["id"])
-            assert answer.status_code in (409, 503), answer.text
-            await asyncio.sleep(0.1)
+        self.report.accepted[await posted(client, job)] = job
 
     # The worker
 
@@ -266,23 +211,8 @@ class Rig:
 
     async def _watch(self) -> None:
         while True:
-            self._read(last=False)
+            self.report.see(self._select(SEEN))
             await asyncio.sleep(0.25)
-
-    def _read(self, *, last: bool) -> None:
-        rows = self._select(
-            "SELECT id, status, generations.version, output, attempts FROM generations JOIN contents USING (id)"
-        )
-        seen = {id: (status, version, output) for id, status, version, output, _ in rows}
-        for id, (status, version, output) in seen.items():
-            if status == "completed":
-                self.report.first.setdefault(id, (version, output))
-        if last:
-            self.report.last = seen
-            self.report.attempts = sum(row[-1] for row in rows)
-            [self.report.counted] = self._select(
-                "SELECT sum(generations), sum(prompt_tokens), sum(completion_tokens) FROM usage_days"
-            )
 
     def _select(self, text: str, *values: Any) -> list[Any]:
         file = self._folder / "data" / "loquent.db"

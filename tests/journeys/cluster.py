@@ -7,18 +7,24 @@ Each part is a process of its own that a test kills, freezes, ends and starts ag
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, LiteralString
 
-from journeys.processes import end_of, is_up, start
+import httpx2
+import psycopg
+
+from journeys.processes import PATIENCE, end_of, is_up, start
 from postgres_server import PostgresServer
 from redis_server import RedisServer
 
@@ -41,6 +47,7 @@ http {{
     include {folder}/loquent.conf;
 }}
 """
+TAKES = "taking jobs"  # what a worker logs when it is up
 FREE = {
     f"LOQUENT_LIMIT_{what}": "off" for what in ("GENERATIONS", "SUMMARIES", "LOGINS")
 }  # where a test does not count requests
@@ -58,11 +65,13 @@ class Part:
     process: subprocess.Popen[bytes] | None = None
 
     async def start(self, **more: str) -> None:
-        """Start it, and where it serves, wait until it answers. Raises AssertionError."""
+        """Start it, and wait until it answers or takes jobs. Raises AssertionError."""
         self.folder.mkdir(exist_ok=True)
+        before = self.process is not None and self.log().count(TAKES)
         self.process = start(self.folder, self.command, **self.environ, **more)
-        if self.address:
-            assert await is_up(self.process, self.address), f"{self.name} does not start: {self.log()[-2000:]}"
+        up = await (is_up(self.process, self.address) if self.address else self._takes_jobs(before))
+        has_died = more.get("LOQUENT_FAILPOINTS") and self.process.poll() == -signal.SIGKILL  # as it was told to
+        assert up or has_died, f"{self.name} does not start: {self.log()[-2000:]}"
 
     def send(self, what: signal.Signals) -> None:
         """Kill, freeze or thaw it, or ask it to end."""
@@ -79,6 +88,14 @@ class Part:
         """What it has said so far."""
         return (self.folder / f"{self.command}.log").read_text("utf-8", errors="replace")
 
+    async def _takes_jobs(self, before: int) -> bool:
+        until = time.monotonic() + PATIENCE
+        while self.process is not None and self.process.poll() is None and time.monotonic() < until:
+            if self.log().count(TAKES) > before:
+                return True
+            await asyncio.sleep(0.02)
+        return False
+
 
 @dataclass
 class Cluster:
@@ -91,6 +108,33 @@ class Cluster:
     redis: RedisServer | None
     apis: list[Part] = field(default_factory=list)
     workers: list[Part] = field(default_factory=list)
+
+    def client(self, seconds: float = 10) -> httpx2.AsyncClient:
+        """One that goes through nginx, with as many requests at once as there are."""
+        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=20)
+        return httpx2.AsyncClient(base_url=self.address, timeout=seconds, limits=limits)
+
+    async def rows(self, statement: LiteralString, *values: Any) -> list[Any]:
+        """What the database itself says."""
+        async with await psycopg.AsyncConnection.connect(self.database, autocommit=True) as opened:
+            return await (await opened.execute(statement, values)).fetchall()
+
+    async def held(self, worker: Part) -> dict[str, int]:
+        """The jobs that are in its hands, with their fences."""
+        assert worker.process is not None
+        rows = await self.rows(
+            "SELECT id, fence FROM generations WHERE status = 'processing' AND lease_by LIKE %s",
+            f"%:{worker.process.pid}",
+        )
+        return dict(rows)
+
+    async def busy(self) -> Part:
+        """A worker that has jobs in its hands, as soon as there is one."""
+        while True:
+            for worker in self.workers:
+                if await self.held(worker):
+                    return worker
+            await asyncio.sleep(0.05)
 
 
 @asynccontextmanager
@@ -122,7 +166,8 @@ async def cluster(
         made.workers.append(Part(f"worker-{number}", folder / f"worker-{number}", shared, "worker"))
     balancer = None
     try:
-        await asyncio.gather(*(part.start() for part in (*made.apis, *made.workers)))
+        await made.apis[0].start()  # it makes the tables: the others need not load what that takes
+        await asyncio.gather(*(part.start() for part in (*made.apis[1:], *made.workers)))
         balancer = _nginx(folder, front, ports)
         assert await is_up(balancer, made.address), (folder / "nginx.log").read_text()
         yield made
@@ -150,7 +195,7 @@ def _nginx(folder: Path, front: int, ports: list[int]) -> subprocess.Popen[bytes
     shipped = NGINX.read_text("utf-8")
     listening, found = re.subn(r"listen +(\[::\]:)?8080\b", lambda at: f"listen 127.0.0.1:{front}", shipped, count=1)
     assert found, "the shipped file listens on 8080"
-    servers = iter(ports)
+    servers = itertools.cycle(ports)  # the file names two
 
     def address(_: re.Match[str]) -> str:
         return f"server 127.0.0.1:{next(servers)}"

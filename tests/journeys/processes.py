@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx2
 
 ECHO = '[[model]]\nname = "echo"\nengine = "echo"\nid = "echo"\n'
-PATIENCE = 60.0  # seconds that a start or an end may take; a slow machine is no fault
+PATIENCE = 150.0  # seconds that a start or an end may take; a slow machine is no fault
 
 
 def start(folder: Path, command: str, *, module: str = "loquent", **environ: str) -> subprocess.Popen[bytes]:

@@ -222,13 +222,14 @@ def retried(current: Generation, *, seconds: float, error: LoquentError, counts:
     )
 
 
-def released(current: Generation) -> Generation:
-    """Handed back clean, by a stop: due at once, and the attempt does not count."""
-    return evolve(current, status=PENDING, due_at=now(), lease_by=None, attempts=max(0, current.attempts - 1))
+def released(current: Generation, *, seconds: float = 0) -> Generation:
+    """Handed back clean, by a stop: due at once, or in that many seconds; and the attempt does not count."""
+    due_at = later(now(), seconds)
+    return evolve(current, status=PENDING, due_at=due_at, lease_by=None, attempts=max(0, current.attempts - 1))
 
 
 def restarted(current: Generation) -> Generation:
-    """Its process is known to be gone: the lease ends now, so that whoever looks takes it over."""
+    """Nobody is at it any more, nor keeps it for later: it is due now, so that whoever looks takes it over."""
     return evolve(current, due_at=now())
 
 

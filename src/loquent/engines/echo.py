@@ -13,6 +13,7 @@ square brackets, anywhere in it, are left out of the answer and say how to answe
     [busy 2]     say: later, in two seconds (EngineBusy)
     [away]       be away (Unavailable)
     [hang]       never answer; after the row's ``timeout`` this is EngineTimeout, as with any engine
+    [die 0.5]    end the whole process after so long, as kill -9 would, where LOQUENT_FAILPOINTS names ``die``
 
 Where tools are offered:
 
@@ -37,6 +38,7 @@ import re
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any
 
+from loquent.domain import failpoints
 from loquent.domain.errors import ContextOverflow, EngineBusy, EngineFailed, EngineTimeout, Invalid, Unavailable
 from loquent.domain.models import Model
 from loquent.domain.requests import Message, Parameters
@@ -47,7 +49,7 @@ from loquent.engines.echo_vectors import vector
 from loquent.ports.engine import Ask, Chunk
 
 # Each begins where spaces begin, or a long run of them would be looked at again from each of its places.
-DIRECTIVE = re.compile(r"(?<!\s)\s*\[(slow|words|json|look|cut|fail|busy|away|hang)(?: (\d{1,9}(?:\.\d{1,9})?))?\]")
+DIRECTIVE = re.compile(r"(?<!\s)\s*\[(slow|words|json|look|cut|fail|busy|away|hang|die)(?: (\d{1,9}(?:\.\d{1,9})?))?\]")
 THOUGHT = re.compile(r"(?<!\s)\s*\[think ([^\[\]]*)\]")
 WORD = re.compile(r"(?<!\s)\s*\S+")  # with the space before it, so that words put together are the text
 MOST_WORDS = 100_000
@@ -116,6 +118,9 @@ class Echo:
 
     async def _obey(self, orders: Mapping[str, float], late_at: float) -> None:
         """Raise what was ordered."""
+        if "die" in orders and failpoints.is_armed("die"):
+            await asyncio.sleep(orders["die"])
+            failpoints.passing("die")
         if "fail" in orders:
             raise EngineFailed("echo: failed, as the prompt said")
         if "busy" in orders:

@@ -35,6 +35,7 @@ from loquent.services.live import INTERRUPTED, RELEASED, Live
 from loquent.services.models import Models
 from loquent.services.room import Room
 from loquent.services.runner import Runner, interruption
+from loquent.services.suspects import Suspects
 
 log = Log("loquent.jobs")
 SWEEP = 200  # records that one look for what is out of date handles
@@ -64,6 +65,7 @@ class Worker:
         self._look_anew = look  # at which models there are
         self._room = room
         self._name = f"{socket.gethostname()[:40]}:{os.getpid()}"
+        self._suspects = Suspects(store, runner.pace, self._name)
         self._look = asyncio.Event()
         self._has_room = asyncio.Event()  # nothing is left that is due, and more could be done here
         self._jobs: set[asyncio.Task[None]] = set()
@@ -103,6 +105,7 @@ class Worker:
         if self._taking is not None:  # a claim that is under way may have happened: it is seen through
             await asyncio.gather(self._taking, return_exceptions=True)
             await asyncio.sleep(0)  # so that what was taken has begun, and can be handed back
+        await self._suspects.close()
 
     async def _recover(self) -> None:
         """End the leases of a process that is no more, so that its work is taken up at once."""
@@ -142,16 +145,19 @@ class Worker:
     async def _take(self) -> None:
         """Fill the free slots with what is due."""
         self._has_room.clear()
-        while (free := self._slots - len(self._jobs)) > 0 and not self._is_closing:
+        while (free := self._suspects.room(self._slots, len(self._jobs))) > 0 and not self._is_closing:
             if self._room is not None and self._room.is_full:
                 self._has_room.set()  # an answer takes space: those that wait, wait for that, too
                 return
-            put, add = claimed(later(now(), self._runner.pace.lease), self._name)
-            taken = await self._store.take(Generation, "due", {}, until=now(), n=free, put=put, add=add)
+            taken = await self._suspects.claim()
+            if not taken:
+                put, add = claimed(later(now(), self._runner.pace.lease), self._name)
+                taken = await self._store.take(Generation, "due", {}, until=now(), n=free, put=put, add=add)
             if not taken:
                 self._has_room.set()
                 return
             failpoints.passing("after-claim")
+            taken = await self._suspects.sift(taken, len(self._jobs))
             _count(taken)
             contents = {each.id: each for each in await self._store.get(Content, *(each.id for each in taken))}
             for generation in taken:

@@ -59,6 +59,7 @@ Recipe = Callable[[Live], AsyncIterator[Chunk]]
 GRACE = 1.0  # seconds in which a caller must take what was sent, when all is stopped
 MILLION = 1_000_000  # a record's cost is in millionths
 WRITE_TRIES, WRITE_PAUSE = 6, 0.25  # a store that is away for some seconds does not lose a finished answer
+GONE = 5.0  # seconds that it is away for, after which no answer is begun that could not be kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,7 @@ class Runner:
         self.is_stopping = False
         self._concluding: set[asyncio.Task[Any]] = set()
         self._keeper: asyncio.Task[None] | None = None
+        self._away_since: Moment | None = None  # the store, since the last write that it took
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def open(self) -> None:
@@ -94,6 +96,11 @@ class Runner:
         for live in self.lives.values():
             if live.is_job:
                 live.stop(lives.RELEASED)
+
+    @property
+    def is_store_gone(self) -> bool:
+        """Whether the store has taken nothing for a while: its ``ready`` says whether it would now."""
+        return self._away_since is not None and later(self._away_since, GONE) < now()
 
     async def drain(self, seconds: float) -> None:
         """Hand back the jobs, wait so long for the rest to end, then end it while its callers can still be told."""
@@ -197,6 +204,7 @@ class Runner:
         if live.stopped == lives.FENCED:
             metrics.fenced.inc()
             _count_run(live, lives.FENCED)
+            log.warning("result dropped", generation=live.generation.id, why="another has it by now, or it is over")
             return
         if live.stopped == lives.RELEASED and outcome is None:
             is_ours = await self._put(live, released, evolve(live.content, output=live.text))
@@ -266,13 +274,15 @@ class Runner:
         for attempt in range(WRITE_TRIES):
             try:
                 await self._put_once(live, change, content, *more)
+                self._away_since = None
                 return True
             except Fenced as fenced:
                 metrics.fenced.inc()
                 log.warning("result dropped", generation=live.generation.id, why=fenced.message)
                 return False
             except Unavailable:
-                if attempt == WRITE_TRIES - 1:
+                self._away_since = self._away_since or now()
+                if attempt == WRITE_TRIES - 1 or (self.is_store_gone and not live.is_job):
                     raise
                 await asyncio.sleep(WRITE_PAUSE * 2**attempt * random.uniform(0.5, 1))  # noqa: S311  (jitter)
         raise AssertionError("the last try returns or raises")

@@ -1,0 +1,83 @@
+"""A store that is away: a moment's gap is waited for; then answers are refused before a model works for them."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+import time_machine
+
+from built import ANN, opened, wanted
+from loquent.domain.clock import now
+from loquent.domain.errors import Unavailable
+from loquent.ports.engine import Chunk
+from loquent.services.backlog import Backlog, Bounds
+from loquent.services.generations import Generations
+from loquent.services.live import Live
+from loquent.services.runner import GONE, Pace, Runner
+from loquent.wiring import Services
+
+pytestmark = pytest.mark.anyio
+
+
+class Absent:
+    """Any store, which is away while ``is_away``."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+        self.is_away = False
+
+    def __getattr__(self, name: str) -> Any:
+        if self.is_away:
+            raise Unavailable("the store is away", retry_after=1)
+        return getattr(self._store, name)
+
+
+class House:
+    """The services' own generations over such a store; ``asked`` counts how often the model was."""
+
+    def __init__(self, services: Services) -> None:
+        self.store, self.asked = Absent(services.store), 0
+        self.runner = Runner(self.store, {"text": self._recipe}, Pace())
+        parts = (services.models, services.limits, self.runner, services.queue, services.answers)
+        self._generations = Generations(self.store, *parts, Backlog(self.store, Bounds(10, 10, 10)))
+
+    async def _recipe(self, _: Live) -> Any:
+        self.asked += 1
+        yield Chunk("word")
+
+    async def ask(self) -> str:
+        begun = await self._generations.begin(ANN, wanted("word"))
+        return (await self._generations.collect(begun)).now()[0].status
+
+
+async def test_a_gap_of_a_moment_costs_an_answer_some_time_and_no_more(tmp_path: Path) -> None:
+    async with opened(tmp_path, works=False) as services:
+        house = House(services)
+        house.store.is_away = True
+        asking = asyncio.create_task(house.ask())
+        await asyncio.sleep(0.2)
+        house.store.is_away = False
+        assert await asking == "completed"
+        assert not house.runner.is_store_gone
+
+
+async def test_while_the_store_stays_away_no_model_works_for_nothing(tmp_path: Path) -> None:
+    async with opened(tmp_path, works=False) as services:
+        house = House(services)
+        house.store.is_away = True
+        asking = asyncio.create_task(house.ask())
+        await asyncio.sleep(0.05)
+        with time_machine.travel((now() / 1e6) + GONE + 1, tick=True):
+            with pytest.raises(Unavailable):
+                await asking
+            assert house.asked == 1
+            with pytest.raises(Unavailable) as told:
+                await house.ask()
+            assert told.value.retry_after
+            assert house.asked == 1, "the model worked for nothing"
+            house.store.is_away = False
+            assert await house.ask() == "completed"
+            assert not house.runner.is_store_gone
