@@ -546,7 +546,7 @@ class Settings:
         group=JOBS,
     )
     sweep_seconds: float = setting(
-        15.0,
+        12.0,
         number(0.05, 3600),
         "Seconds between looks for work that nobody rang for.",
         env="LOQUENT_SWEEP_SECONDS",
