@@ -220,7 +220,7 @@ def routes() -> str:
     from loquent.web.app import make_routes
 
     listed: dict[str, dict[tuple[str, str], str]] = {title: {} for title in SURFACES.values()}
-    found = iter_route_contexts(make_routes(None).routes)
+    found = iter_route_contexts(make_routes().routes)
     for route in sorted(found, key=lambda route: str(route.path).rstrip("/")):
         title = next(title for module, title in SURFACES.items() if _module(route.endpoint).startswith(module))
         methods = " ".join(sorted((route.methods or {"GET"}) - {"HEAD"}))

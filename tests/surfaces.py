@@ -163,7 +163,7 @@ DETAILS: Mapping[str, str] = {
 def routes() -> set[tuple[str, str]]:
     """Every method and path of the application."""
     found = set()
-    for route in iter_route_contexts(make_routes(None).router.routes):
+    for route in iter_route_contexts(make_routes().router.routes):
         found |= {(method, str(route.path)) for method in (route.methods or {"GET"}) - {"HEAD"}}
     return found
 
@@ -171,7 +171,7 @@ def routes() -> set[tuple[str, str]]:
 @cache
 def document() -> dict[str, Any]:
     """The OpenAPI document."""
-    return make_routes(None).openapi()
+    return make_routes().openapi()
 
 
 def sample(method: str, path: str) -> dict[str, Any] | None:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from asking import JSON, ask, client_of, fresh, serving
-from built import ROWS
+from built import ROWS, settings_for
 from loquent import __version__
 from loquent.services import metrics
 from loquent.services.breaker import FAULTS
 from loquent.services.metrics import registry
+from loquent.web.app import create_app
 from loquent.web.edge import Edge
 from loquent.web.siblings import Siblings, together
-from loquent.wiring import Services
+from loquent.wiring import Services, build
 from surfaces import ACCESS
 
 pytestmark = pytest.mark.anyio
@@ -250,3 +252,19 @@ async def test_a_process_that_has_died_is_left_out_of_the_page(tmp_path: Path) -
         assert 'process="1"' not in (await one.page(own)).decode()
     finally:
         await one.leave()
+
+
+async def test_a_server_that_starts_what_it_serves_opens_and_closes_the_services(tmp_path: Path) -> None:
+    app = create_app(build(settings_for(tmp_path)))
+    orders, told = iter(("lifespan.startup", "lifespan.shutdown")), []
+
+    async def receive() -> dict[str, str]:
+        if told:
+            told.append(str((await ask(app, "GET", "/api/v1/health/ready")).status))
+        return {"type": next(orders)}
+
+    async def send(message: Mapping[str, Any]) -> None:
+        told.append(message["type"])
+
+    await app({"type": "lifespan", "app": app, "state": {}}, receive, send)
+    assert told == ["lifespan.startup.complete", "200", "lifespan.shutdown.complete"]

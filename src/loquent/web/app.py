@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from functools import cache
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -65,26 +64,15 @@ def create_app(services: Services | None = None) -> Edge:
         configure_logs(settings)
         services = build(settings)
         warn(services)
-    app = make_routes(services)
     direct: dict[str, ASGIApp] = {each.path: each for each in DIRECT}
     if services.tracer is not None:
-        return TracedEdge(app, services, direct, DRESSES, UPLOADS, tracer=services.tracer)
-    return Edge(app, services, direct, DRESSES, UPLOADS)
+        return TracedEdge(make_routes(), services, direct, DRESSES, UPLOADS, tracer=services.tracer)
+    return Edge(make_routes(), services, direct, DRESSES, UPLOADS)
 
 
-def make_routes(services: Services | None) -> FastAPI:
-    """The route table, as FastAPI holds it."""
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        if services is None:
-            raise RuntimeError("a route table alone cannot be served")
-        await services.open(works=services.settings.serve_jobs)
-        try:
-            yield
-        finally:
-            await services.close()
-
+@cache
+def make_routes() -> FastAPI:
+    """The route table, as FastAPI holds it: one for all applications of a process, as the edge says whose services."""
     app = FastAPI(
         title="Loquent",
         version=__version__,
@@ -93,7 +81,6 @@ def make_routes(services: Services | None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        lifespan=lifespan,
     )
     for kind in (LoquentError, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, _answer)

@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
+from starlette.routing import Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from loquent.domain import ids
@@ -81,7 +83,7 @@ class Edge:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await Router(lifespan=self._lifespan)(scope, receive, send)
             return
         began = time.perf_counter()
         headers = scope["loquent.headers"] = dict(scope["headers"])
@@ -147,6 +149,15 @@ class Edge:
     def leave(self) -> None:
         """Serve on, but end each connection with its answer: the next request then goes to somebody else."""
         self._beside = [*SECURITY, (b"connection", b"close")]
+
+    @asynccontextmanager
+    async def _lifespan(self, _: object) -> AsyncIterator[None]:
+        """For a server that starts what it serves; ours opens the services itself."""
+        await self.services.open(works=self.services.settings.serve_jobs)
+        try:
+            yield
+        finally:
+            await self.services.close()
 
     def hurry(self) -> None:
         """Wait for no body any more: who sends one is told to come again."""
