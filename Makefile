@@ -29,7 +29,7 @@ test: setup-test  ## Set up what is missing, then run every test and measure cov
 	@LOQUENT_MODELS_DIR="$(abspath $(MODELS))" $(RUN)/python -m pytest $(PYTEST) $(if $(ARGS),$(ARGS),$(COVERED))
 	@$(if $(ARGS),true,$(RUN)/coverage report --include='src/loquent/domain/*,src/loquent/services/*' --fail-under=95)
 
-setup-test: model $(VENV)/.dev $(VENV)/.torch .venv-ministack/.ready chromium promtool  ## Set up all that the tests need, without running them
+setup-test: model $(VENV)/.dev $(VENV)/.torch .venv-ministack/.ready .tools/rabbitmq/.ready chromium promtool  ## Set up all that the tests need, without running them
 
 check: $(VENV)/.dev  ## Check lint, form, types, floors and that the generated pages are fresh
 	$(RUN)/ruff check
@@ -106,12 +106,27 @@ else
 	@touch $@
 endif
 
-# The stand-in for DynamoDB pins libraries that ours must not share.
+# The stand-in for DynamoDB and SQS pins libraries that ours must not share.
 .venv-ministack/.ready: $(VENV)/bin/python requirements/ministack.lock
-	@echo "==> Installing the DynamoDB stand-in for the tests into .venv-ministack"
+	@echo "==> Installing the stand-in for DynamoDB and SQS into .venv-ministack"
 	@rm -rf .venv-ministack && $(RUN)/python -m venv .venv-ministack
 	@.venv-ministack/bin/python $(PIP) $(LOCKED) requirements/ministack.lock
 	@touch $@
+
+# RabbitMQ and its Erlang out of Debian's packages, into a folder: installed, they would run as a service.
+ERLANG := $(addprefix erlang-,asn1 base crypto eldap inets mnesia os-mon parsetools public-key runtime-tools ssl \
+	syntax-tools tools xmerl)
+
+.tools/rabbitmq/.ready:
+	@if command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null; then \
+		echo "==> Fetching RabbitMQ, on which some tests run, from Debian's packages into .tools (32 MB)" && \
+		rm -rf .tools/rabbitmq && mkdir -p .tools/rabbitmq/packages .tools/apt/lists/partial .tools/apt/archives/partial && \
+		cd .tools/rabbitmq/packages && { $(APT) download rabbitmq-server $(ERLANG) 2>/dev/null || \
+			{ $(APT) $(OWN_LISTS) update && $(APT) $(OWN_LISTS) download rabbitmq-server $(ERLANG); }; } && \
+		for package in *.deb; do dpkg-deb -x "$$package" .. || exit 1; done && cd .. && rm -rf packages && touch .ready; \
+	elif ! command -v rabbitmq-server >/dev/null; then \
+		echo "==> No Debian packages here, so the tests on RabbitMQ will fail" >&2; \
+	fi
 
 .venv-lock/.ready: $(VENV)/bin/python
 	@echo "==> Installing uv, which resolves the locks, into .venv-lock"

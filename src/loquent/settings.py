@@ -740,9 +740,14 @@ class Settings:
     @property
     def blobs_url(self) -> str:
         """The URL of the blob store, the default worked out."""
-        if self.blobs.startswith("s3:") and self.aws_region and not re.search("[?&]region=", self.blobs):
-            return f"{self.blobs}{'&' if '?' in self.blobs else '?'}region={self.aws_region}"
+        if self.blobs.startswith("s3:"):
+            return _in_region(self.blobs, self.aws_region)
         return self.blobs or f"file://{self.data_dir.absolute() / 'blobs'}"
+
+    @property
+    def queue_url(self) -> str:
+        """The URL of the queue, the region worked out."""
+        return _in_region(self.queue, self.aws_region) if self.queue.startswith("sqs:") else self.queue
 
     @property
     def weights_dir(self) -> Path:
@@ -825,6 +830,12 @@ def _value(name: str, text: str, meta: Mapping[str, Any]) -> Any:
     except ValueError:
         shown = f"a value of {len(text.encode())} bytes" if meta["secret"] else repr(_without_password(text)[:200])
         raise Misconfigured(f"{name} holds {shown}; it takes {meta['takes']}") from None
+
+
+def _in_region(url: str, region: str) -> str:
+    if not region or re.search("[?&]region=", url):
+        return url
+    return f"{url}{'&' if '?' in url else '?'}region={region}"
 
 
 def _without_password(text: str) -> str:

@@ -250,7 +250,7 @@ def build(found: Settings, *, queue: Queue | None = None) -> Services:
     if tracer is not None:
         store = told_writes(store, tracer, _system(found))
     files = blobs.connect(found.blobs_url)
-    queue = queue or queues.connect(found.queue)
+    queue = queue or queues.connect(found.queue_url)
     rows = model_rows(found)
     connect = connector(found, rows, lambda name: name in models.used)
     if tracer is not None:

@@ -56,7 +56,7 @@ def _app(settings: Settings) -> Any:
 
     if not settings.log_content:  # Celery sets its own log up
         logging.getLogger(CONTENT).setLevel(logging.CRITICAL + 1)
-    queue: Celery = queues.connect(settings.queue)  # type: ignore[assignment]  # as every scheme but local: is
+    queue: Celery = queues.connect(settings.queue_url)  # type: ignore[assignment]  # as every scheme but local: is
     queue.is_fed = True
     beside = Beside(settings, queue)
     signals.worker_init.connect(_check_pool, weak=False)

@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 
 from loquent.stores import Keeper
+from ministack_server import ministack_server
 
-from .stores import BACKENDS, Backend, Place, started_emulator
+from .stores import BACKENDS, Backend, Place
 
 
 @pytest.fixture(scope="session")
 def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with started_emulator(tmp_path_factory.mktemp("ministack")) as address:
+    """DynamoDB's stand-in for all tests of this process: its address."""
+    with ministack_server(tmp_path_factory.mktemp("ministack")) as address:
         yield address
 
 

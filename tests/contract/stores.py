@@ -1,14 +1,9 @@
-"""The table of stores that the contract is held against, and what starts what they need."""
+"""The table of stores that the contract is held against."""
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +11,6 @@ import pytest
 
 from loquent.stores import Keeper, connect
 from postgres_server import PostgresServer
-
-ROOT = Path(__file__).parents[2]
-MINISTACK = ROOT / ".venv-ministack" / "bin" / "ministack"
 
 
 @dataclass(frozen=True)
@@ -41,50 +33,6 @@ class Place:
         await store.upgrade()
         await store.open()
         return store
-
-
-@contextmanager
-def started_emulator(folder: Path) -> Iterator[str]:
-    """DynamoDB's stand-in on a free port; its address."""
-    if not MINISTACK.exists():
-        pytest.fail(
-            f"{MINISTACK} is not there: `make .venv-ministack/.ready` (or `make test`) installs the DynamoDB emulator"
-        )
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = {
-        "PATH": os.environ["PATH"],
-        "HOME": str(folder),
-        "BIND_HOST": "127.0.0.1",
-        "GATEWAY_PORT": str(port),
-        "LOG_LEVEL": "WARNING",
-    }
-    with (folder / "ministack.log").open("wb") as log:
-        process = subprocess.Popen([str(MINISTACK)], cwd=folder, env=environment, stdout=log, stderr=log)
-    try:
-        _wait_for(process, port, folder / "ministack.log")
-        yield f"127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _wait_for(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
-        if process.poll() is not None:
-            break
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-    process.kill()
-    pytest.fail(f"the emulator did not start: {log.read_text(errors='replace')[-2000:]}")
 
 
 def _emulated(request: pytest.FixtureRequest, folder: Path) -> str:

@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 
 import pytest
 
+from brokers import EACH, Broker
 from loquent import queues
 from loquent.domain.errors import Misconfigured
 from loquent.ports.queue import Queue
-from redis_server import redis_server
 
 pytestmark = pytest.mark.anyio
 SOON = 10.0  # seconds in which a ring is heard on a slow machine; a second or two is usual for the first
 
 
-@pytest.fixture(params=["local", "celery"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+@pytest.fixture(params=["local", *EACH])
+def url(request: pytest.FixtureRequest) -> str:
     if request.param == "local":
-        yield "local:"
-        return
-    with redis_server(tmp_path) as server:
-        yield server.url
+        return "local:"
+    server: Broker = request.getfixturevalue(request.param)
+    server.empty()
+    return server.url
 
 
 @pytest.fixture
@@ -67,6 +66,7 @@ async def test_a_thousand_rings_hold_nobody_up(queue: Queue) -> None:
 
 
 async def test_a_queue_whose_broker_is_there_is_ready(queue: Queue) -> None:
+    await queue.check()
     await queue.ready()
     await queue.ring("gen_1")
     await queue.ready()

@@ -733,6 +733,19 @@ def test_a_default_model_that_is_away_is_broken_another_is_not(
     assert any(line.startswith("far (openai): ") for line in lines(done, "✗"))
 
 
+def test_a_broker_that_is_away_is_named_and_no_end(command: Command, free_port: int) -> None:
+    away = f"redis://ann:hunter2@127.0.0.1:{free_port}/0"
+    done = command("doctor", env={"PORT": "0", "LOQUENT_QUEUE": away})
+    assert done.exit_code == 0
+    [said] = [line for line in lines(done, "!") if line.startswith(f"redis://ann:…@127.0.0.1:{free_port}/0: ")]
+    assert "the broker does not answer" in said
+    assert "hunter2" not in done.output
+    assert "→ start it; until then workers find jobs by looking" in done.output
+    done = command("doctor", env={"PORT": "0", "LOQUENT_QUEUE": "sqs://?colour=red"})
+    assert done.exit_code == 1
+    assert any("and not colour" in line for line in lines(done, "✗"))
+
+
 def test_a_port_in_use_is_broken_but_not_where_loquent_answers_there(command: Command) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         done = command("doctor", env={"PORT": str(taken.getsockname()[1])})

@@ -207,6 +207,11 @@ def test_a_region_that_is_set_goes_into_the_url_of_a_bucket_that_names_none(said
     assert settings.read({"LOQUENT_BLOBS": said}).blobs_url == said
 
 
+def test_a_region_that_is_set_goes_into_the_url_of_sqs_and_of_no_other_queue() -> None:
+    for said, url in (("sqs://", "sqs://?region=eu-west-1"), ("redis://there", "redis://there")):
+        assert settings.read({"LOQUENT_QUEUE": said, "AWS_REGION": "eu-west-1"}).queue_url == url
+
+
 def test_the_env_file_is_under_the_environment(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text('PORT=1111\nHOST="0.0.0.0"\n# a comment\nUNKNOWN=$x\n')
     found = load_settings({"PORT": "2222"}, tmp_path)

@@ -53,6 +53,7 @@ def _sections() -> Iterator[tuple[str, list[Finding]]]:
         return
     yield "Settings", findings.configured()
     yield "Data", [*findings.folder(settings), *run(findings.store(settings))]
+    yield "Queue", run(findings.queue(settings))
     with spinner("asking the models") as show:
         show()
         asked = run(findings.models(settings))

@@ -15,9 +15,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from loquent import stores
+from loquent import queues, stores
 from loquent.cli.listening import bound
-from loquent.domain.errors import LoquentError, Misconfigured, ModelLoading
+from loquent.domain.errors import LoquentError, Misconfigured, ModelLoading, Unavailable
 from loquent.services.models import Offer
 from loquent.settings import Settings, passed_over
 from loquent.wiring import build_models, model_rows, unknown_models
@@ -126,6 +126,24 @@ async def store(settings: Settings) -> list[Finding]:
     except TimeoutError:
         return [Finding(BAD, f"{shown}: no answer in {ANSWER_SECONDS:g} seconds")]
     return [Finding(OK, f"{shown}: sound, revision {checked.current}, answers")]
+
+
+async def queue(settings: Settings) -> list[Finding]:
+    """How workers hear of jobs. Without their broker they look by themselves, so that one away is a doubt."""
+    shown = PASSWORD.sub(r"\1:…@", settings.queue_url)
+    if shown.startswith("local:"):
+        return [Finding(OK, "jobs are told of within a process")]
+    try:
+        bell = queues.connect(settings.queue_url)
+        async with asyncio.timeout(ANSWER_SECONDS):
+            await bell.check()
+    except Unavailable as error:
+        return [Finding(DOUBT, f"{shown}: {error.message}", "start it; until then workers find jobs by looking")]
+    except LoquentError as error:
+        return [Finding(BAD, error.message)]
+    except TimeoutError:
+        return [Finding(DOUBT, f"{shown}: no answer in {ANSWER_SECONDS:g} seconds")]
+    return [Finding(OK, f"{shown}: answers")]
 
 
 async def models(settings: Settings) -> list[Finding]:

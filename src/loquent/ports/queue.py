@@ -21,6 +21,9 @@ class Queue(Protocol):
     async def ready(self) -> None:
         """Return quickly where rings are heard by others; raises Unavailable where they wait or are lost."""
 
+    async def check(self) -> None:
+        """Log in to it now, for people who ask: in seconds. Raises Unavailable with the whole reason."""
+
     async def ring(self, *ids: str) -> None:
         """Say that these generations are due."""
 

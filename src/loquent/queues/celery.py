@@ -16,7 +16,7 @@ from celery import Celery as App
 from loquent.domain.errors import Unavailable
 from loquent.queues.celery_app import make_app
 from loquent.queues.celery_consumer import Consumer
-from loquent.queues.celery_publisher import Publisher, Ring, ring_of
+from loquent.queues.celery_publisher import Publisher, Ring, reach, ring_of
 
 HOLD = 1.0  # seconds for which a message waits for a free hand here, before it goes on to another worker
 
@@ -50,6 +50,13 @@ class Celery:
         """See the port."""
         if why := await asyncio.to_thread(self._publisher.why_away):
             raise Unavailable(f"the broker does not answer: {why}")
+
+    async def check(self) -> None:
+        """See the port."""
+        try:
+            await asyncio.to_thread(reach, self.app)
+        except Exception as error:  # whatever a transport raises: each has errors of its own
+            raise Unavailable(f"the broker does not answer: {str(error) or repr(error)}") from error
 
     def figures(self) -> Mapping[str, float]:
         """See Watched."""

@@ -198,7 +198,7 @@ def reach(app: App) -> None:
 
 def _connection(app: App) -> Any:
     """One that is not opened yet, with short patience."""
-    scheme = app.conf.broker_url.partition(":")[0].lower()
+    scheme = app.conf.broker_write_url.partition(":")[0].lower()
     bounds = {**app.conf.broker_transport_options, **BOUNDS.get(scheme, AMQP)}
     return app.connection_for_write(connect_timeout=SECONDS, transport_options=bounds)
 

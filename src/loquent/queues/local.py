@@ -21,6 +21,9 @@ class Local:
     async def ready(self) -> None:
         """It is always there."""
 
+    async def check(self) -> None:
+        """It is always there."""
+
     async def ring(self, *ids: str) -> None:
         """Say that these are due."""
         self._bell.set()
