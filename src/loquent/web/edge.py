@@ -31,6 +31,7 @@ log = Log("loquent.http")
 PORT = re.compile(r":\d*$")
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 MOST_HEADERS, MOST_HEADER_BYTES = 100, 65_536
+SHORT = 4  # digits of the length of a body for which no room is held
 UNWATCHED = 0.05  # seconds for which a call is too short to watch for a hang-up
 GONE = 499  # the log's word for a client that hung up; never sent
 NO_ROUTE = "none"  # of a path that nothing answers
@@ -118,7 +119,9 @@ class Edge:
             self._check(scope, headers)
             app = self._direct.get(path) if scope["method"] == "POST" else None
             bound = self._bound(scope, headers, receive)
-            if scope["method"] in CHANGING and (self._room.is_full or path in self._uploads):
+            if scope["method"] in CHANGING and (
+                self._room.is_full or (path in self._uploads and _may_be_large(headers))
+            ):
                 held = self._hold(path, headers)
             await (app or self._app)(scope, bound or receive, sending)
             answered = answered or GONE  # only for a caller who has gone is nothing said at all
@@ -225,6 +228,10 @@ class Edge:
         counter.inc()
         self._timers[route].observe(seconds)
         self._access(scope["method"], path, status, round(seconds * 1000, 2), scope["loquent.request_id"])
+
+
+def _may_be_large(headers: Mapping[bytes, bytes]) -> bool:
+    return len(headers.get(b"content-length", b"unknown")) > SHORT
 
 
 def _check_once(names: list[bytes]) -> None:
