@@ -13,16 +13,17 @@ import time
 from collections.abc import Callable, Collection
 from contextlib import closing
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
-from bench import cache, cold, embedded, history, jobs
+from bench import cache, cold, embedded, history, jobs, postgres, replicas
 from bench.aims import verdicts
 from bench.report import Report, Result
 from bench.rounds import Rig
 from bench.rows import ROWS
 from bench.servers import pin
 
-PARTS = ("requests", "streams", "cache", "jobs", "embedded", "history", "cold")
+PARTS = ("requests", "streams", "postgres", "replicas", "cache", "jobs", "embedded", "history", "cold")
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -43,6 +44,9 @@ def main() -> int:
         steps: dict[str, Callable[[], tuple[list[Result], list[str]]]] = {}
         if {"requests", "streams"} & set(parts):
             steps["rows"] = lambda: _rows(asked, parts, Path(folder), say)
+        for name, part in (("postgres", postgres), ("replicas", replicas)):
+            if name in parts:
+                steps[name] = partial(part.run, Path(folder) / name, asked.rounds, asked.seconds, say)
         if "cache" in parts:
             steps["cache"] = lambda: cache.run(Path(folder) / "cache", asked.rounds, asked.seconds, say)
         if "jobs" in parts:

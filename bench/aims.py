@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from bench.report import Report, Result, Spread, difference, ratio
+from bench.report import CORES_FOR_TWO, Report, Result, Spread, difference, ratio
 
 
 def verdicts(report: Report) -> Iterable[tuple[str, bool]]:
@@ -24,6 +24,9 @@ def verdicts(report: Report) -> Iterable[tuple[str, bool]]:
     for clients, field, what in ((1, "p50_ms", "ms of p50, 1 client"), (32, "cpu_ms", "ms of processor, 32 clients")):
         added = report.against("kept", "health", field, difference, part="cache", clients=clients)
         yield from _most(f"{what}, that a kept answer takes more than a bare route", 1.0, added)
+    kept = report.against("postgresql", "sqlite", "per_second", ratio, part="postgres")
+    yield from _least("requests/s on PostgreSQL, of SQLite's", 0.7, kept)
+    yield from _replicas(report)
     jobs = report.against(loquent, "celery prefork", "per_second", ratio, part="jobs")
     yield from _least("jobs/s of Celery with two processes, one worker", 60, jobs)
     yield from _most("MB resident, idle, no model", 120, report.figure(loquent, "idle_mb", part="start"))
@@ -33,6 +36,13 @@ def verdicts(report: Report) -> Iterable[tuple[str, bool]]:
     turn = report.against("200", "2", "p50_ms", ratio, part="turn")
     yield from _most("of a turn after 2 earlier ones, after 200", 1.2, turn)
     yield from _imports(report.results)
+
+
+def _replicas(report: Report) -> Iterable[tuple[str, bool]]:
+    """Only where there are cores for two; elsewhere the table says what the cores allowed."""
+    if any(each.get("cores", 0) >= CORES_FOR_TWO for each in report.results if each["part"] == "replicas"):
+        twice = report.against("2 replicas", "1 replica", "per_second", ratio, part="replicas")
+        yield from _least("requests/s of one replica, two", 1.8, twice)
 
 
 def _least(what: str, aim: float, found: Spread | None) -> Iterable[tuple[str, bool]]:

@@ -14,6 +14,7 @@ import json
 import re
 from collections import Counter
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any, cast
@@ -54,12 +55,11 @@ class Target:
 
 
 class Requests:
-    """Closed loop: each client asks again as soon as it has its answer."""
+    """Closed loop: each client asks again as soon as it has its answer; of several targets each has its share."""
 
-    def __init__(self, target: Target, body: dict[str, Any] | None, warm: float, seconds: float) -> None:
-        self.target = target
+    def __init__(self, targets: list[Target], body: dict[str, Any] | None, warm: float, seconds: float) -> None:
+        self.targets = targets
         self.body = body
-        self.bytes = target.request(body)
         self.begin = perf_counter() + warm
         self.end = self.begin + seconds
         self.ok = 0
@@ -85,8 +85,9 @@ class Requests:
     async def run(self, clients: int) -> dict[str, Any]:
         """Ask until the time is over and every answer is in."""
         loop = asyncio.get_running_loop()
-        for _ in range(clients):
-            await loop.create_connection(lambda: Caller(self), self.target.host, self.target.port)
+        for number in range(clients):
+            target = self.targets[number % len(self.targets)]
+            await loop.create_connection(partial(Caller, self, target), target.host, target.port)
         with suppress(TimeoutError):
             async with asyncio.timeout(self.end + GRACE - perf_counter()):
                 await self.over.wait()
@@ -106,8 +107,9 @@ EXPECTED = json.dumps(ANSWER).encode()
 class Caller(asyncio.Protocol):
     """One client of the closed loop, on a connection that is kept."""
 
-    def __init__(self, run: Requests) -> None:
-        self.run = run
+    def __init__(self, run: Requests, target: Target) -> None:
+        self.run, self.target = run, target
+        self.bytes = target.request(run.body)
         self.held = b""
         self.sent = 0.0  # 0: nothing is under way
 
@@ -119,7 +121,7 @@ class Caller(asyncio.Protocol):
     def ask(self) -> None:
         """Send the request."""
         self.sent = perf_counter()
-        self.transport.write(self.run.bytes)
+        self.transport.write(self.bytes)
 
     def data_received(self, data: bytes) -> None:
         if self.held:
@@ -147,9 +149,9 @@ class Caller(asyncio.Protocol):
 
     async def _again(self) -> None:
         await asyncio.sleep(0.01)
-        target = self.run.target
+        caller, target = partial(Caller, self.run, self.target), self.target
         with suppress(OSError):
-            await asyncio.get_running_loop().create_connection(lambda: Caller(self.run), target.host, target.port)
+            await asyncio.get_running_loop().create_connection(caller, target.host, target.port)
 
 
 class Listener(asyncio.Protocol):
@@ -259,12 +261,12 @@ def at(values: list[float], share: float) -> float:
 
 async def _main(asked: argparse.Namespace) -> dict[str, Any]:
     gc.disable()  # a collection in the middle would be seen as the server's latency
-    target = Target(asked.url, asked.bearer)
+    targets = [Target(url, asked.bearer) for url in asked.url.split(",")]
     if asked.form != "streams":
         body = (asked.bodies or [BODY])[0] if asked.form == "requests" else None
-        return await Requests(target, body, asked.warm, asked.seconds).run(asked.clients)
+        return await Requests(targets, body, asked.warm, asked.seconds).run(asked.clients)
     bodies = asked.bodies or [STREAM]
-    return told(await streams(target, bodies, asked.streams, asked.ramp, asked.limit), asked.chunks)
+    return told(await streams(targets[0], bodies, asked.streams, asked.ramp, asked.limit), asked.chunks)
 
 
 def _bodies(path: str) -> list[dict[str, Any]]:
@@ -276,7 +278,7 @@ def main() -> None:
     """Read the command line, load, print."""
     ask = argparse.ArgumentParser(prog="python -m bench.load", description="load for an OpenAI-compatible server")
     ask.add_argument("form", choices=("requests", "reads", "streams"), help="reads: requests that only get")
-    ask.add_argument("--url", required=True, help="of the endpoint")
+    ask.add_argument("--url", required=True, help="of the endpoint; requests: or of several, with commas")
     ask.add_argument("--bearer", default="", help="token or key")
     ask.add_argument("--clients", type=int, default=32, help="requests: at the same time (default 32)")
     ask.add_argument("--seconds", type=float, default=5, help="requests: measured time (default 5)")

@@ -14,6 +14,12 @@ GROWTH = (
     ("turn", "earlier turns", "a chat's next turn, after earlier ones"),
 )
 """What is measured on little and on much, and what its table is called."""
+STORES = (
+    ("postgres", "one replica, by where its records are kept"),
+    ("replicas", "replicas on one PostgreSQL"),
+)
+CORES_FOR_OWN = 4  # from here on each replica has a core of its own
+CORES_FOR_TWO = 5  # two replicas, PostgreSQL, upstream and load: with fewer they cannot be twice one
 QUIET = 0.05  # of the servers' core that other work may take
 
 
@@ -62,8 +68,8 @@ class Report:
 
     def lines(self) -> list[str]:
         """Everything, as plain text."""
-        parts = (self._requests, self._streams, self._jobs, self._servers, self._disk, self._cache, self._embedded)
-        parts += (self._growth, self._imports, self._noise)
+        parts = [self._requests, self._streams, self._stores, self._jobs, self._servers, self._disk, self._cache]
+        parts += [self._embedded, self._growth, self._imports, self._noise]
         return [line for part in parts for line in part()]
 
     def _requests(self) -> Iterable[str]:
@@ -107,6 +113,45 @@ class Report:
                 ]
             )
         yield from drawn(f"{found[0]['streams']:,} streams", self.names(**where), table)
+
+    def _stores(self) -> Iterable[str]:
+        for part, title in STORES:
+            if not (names := self.names(part=part)):
+                continue
+            [first, second] = names
+            clients = self._found(part=part)[0]["clients"]
+            shares = f"of {first}"
+            table = [["requests/s", shares, "p50 ms", "p99 ms", "CPU ms each", shares, "database's CPU ms", "answers"]]
+            table += [
+                [
+                    show(self.figure(row, "per_second", part=part), ",.0f"),
+                    show(self.against(row, first, "per_second", ratio, part=part), ".2f"),
+                    show(self.figure(row, "p50_ms", part=part), ".2f"),
+                    show(self.figure(row, "p99_ms", part=part), ".2f"),
+                    show(self.figure(row, "cpu_ms", part=part), ".3f"),
+                    show(self.against(row, first, "cpu_ms", ratio, part=part), ".2f"),
+                    show(self.stored(row, part), ".3f"),
+                    f"{sum(each['ok'] for each in self._found(row=row, part=part)):,}",
+                ]
+                for row in names
+            ]
+            yield from drawn(f"{title}, {clients} clients", names, table)
+            if part == "replicas":
+                yield from self._allowed(first, second)
+
+    def stored(self, row: str, part: str) -> Spread | None:
+        """Milliseconds of its database server's processor that an answer took."""
+        return spread(each["database_ms"] for each in self._found(row=row, part=part) if "database_ms" in each)
+
+    def _allowed(self, first: str, second: str) -> Iterable[str]:
+        """What the machine could show of two, and what the processor's time of an answer says of the rest."""
+        cores = self._found(part="replicas")[0]["cores"]
+        times = show(self.against(second, first, "per_second", ratio, part="replicas"), ".2f")
+        scales = show(self.against(second, first, "cpu_ms", lambda two, one: 2 * one / two, part="replicas"), ".2f")
+        place = "one for each replica" if cores >= CORES_FOR_OWN else "one for both replicas"
+        unseen = "" if cores >= CORES_FOR_TWO else ", so the aim for two cannot be measured here"
+        yield f"  cores allowed: {cores}, {place}{unseen}: two answer {times} times what one does"
+        yield f"  by the processor's time of an answer: {scales} times, where each has a core and PostgreSQL enough"
 
     def _servers(self) -> Iterable[str]:
         if not (found := self._found(part="start")):

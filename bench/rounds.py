@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.rows import Row, Spent
-from bench.servers import LOAD_CORE, ROOT, SERVER_CORE, Server, busy, free_port, pin, python, start
+from bench.servers import LOAD_CORE, ROOT, SERVER_CORE, Server, busy, family, free_port, pin, python, start, weigh
 from bench.upstream import COMPLETION_TOKENS, PROMPT_TOKENS
 
 Result = dict[str, Any]
@@ -20,11 +20,13 @@ CHAT = "/v1/chat/completions"
 
 def load(server: Server, form: str, *, path: str = CHAT, cores: list[int] | None = None, **options: object) -> Result:
     """Run the load generator against a server, in a process of its own; adds the server's processor time."""
+    options["bearer"] = server.bearer
     arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
     before, _ = server.weigh()
+    stored = _database(server)
     worked, began = busy(), time.monotonic()
     ran = subprocess.run(
-        python("bench.load", form, "--url", server.url + path, "--bearer", server.bearer, *arguments),
+        python("bench.load", form, "--url", ",".join(url + path for url in server.urls), *arguments),
         cwd=ROOT,
         stdout=subprocess.PIPE,
         preexec_fn=lambda: pin(LOAD_CORE if cores is None else cores),
@@ -33,9 +35,15 @@ def load(server: Server, form: str, *, path: str = CHAT, cores: list[int] | None
     after, memory = server.weigh()
     told: Result = json.loads(ran.stdout)
     told |= {"cpu_seconds": round(after - before, 3), "resident_mb": round(memory, 1)}
+    if server.database:
+        told["database_seconds"] = round(_database(server) - stored, 3)
     if cores is None:  # the part of the servers' core that went to somebody else
         told["others"] = round((busy() - worked - (after - before)) / (time.monotonic() - began), 3)
     return told
+
+
+def _database(server: Server) -> float:
+    return weigh(family(server.database))[0] if server.database else 0.0
 
 
 class Rig:
@@ -60,7 +68,7 @@ class Rig:
             self.close()
             raise
 
-    def requests(self, clients: Iterable[int], rounds: int, seconds: float) -> None:
+    def requests(self, clients: Iterable[int], rounds: int, seconds: float, part: str = "requests") -> None:
         """Closed-loop requests at each number of clients."""
         for count in clients:
             for number in range(1, rounds + 1):
@@ -68,8 +76,10 @@ class Rig:
                 for row in self.rows:
                     told = load(self.servers[row.name], "requests", clients=count, seconds=seconds)
                     told["cpu_ms"] = round(told["cpu_seconds"] * 1000 / max(told["ok"], 1), 4)
+                    if "database_seconds" in told:
+                        told["database_ms"] = round(told["database_seconds"] * 1000 / max(told["ok"], 1), 4)
                     tokens = told["ok"] * PROMPT_TOKENS, told["ok"] * COMPLETION_TOKENS
-                    self._keep(row, told | {"part": "requests", "clients": count, "round": number}, told["ok"], *tokens)
+                    self._keep(row, told | {"part": part, "clients": count, "round": number}, told["ok"], *tokens)
                     self.say(
                         f"{count:4} clients, round {number}  {row.name:16} {told['per_second']:9,.0f} requests/s"
                         f"   p50 {told['p50_ms']:8.3f} ms   p99 {told['p99_ms']:8.3f} ms   {_faults(told)}"

@@ -65,7 +65,11 @@ def _bare(folder: Path, upstream: Server) -> Server:
     )
 
 
-def _loquent(kind: str, **environment: str) -> Callable[[Path, Server], Server]:
+def loquent(
+    kind: str = "granian", cores: list[int] = SERVER_CORE, bearer: str = "", **environment: str
+) -> Callable[[Path, Server], Server]:
+    """How Loquent is started on those cores; with a ``bearer`` nobody logs in, because somebody has."""
+
     def begin(folder: Path, upstream: Server) -> Server:
         return start_loquent(
             folder,
@@ -79,13 +83,16 @@ def _loquent(kind: str, **environment: str) -> Callable[[Path, Server], Server]:
             price = {{input = 1, output = 2}}
             """,
             {"LOQUENT_SERVER": kind, **environment},
-            cores=SERVER_CORE,
+            cores=cores,
+            bearer=bearer,
         )
 
     return begin
 
 
-def start_loquent(folder: Path, models: str, environment: dict[str, str], *, cores: list[int]) -> Server:
+def start_loquent(
+    folder: Path, models: str, environment: dict[str, str], *, cores: list[int], bearer: str = ""
+) -> Server:
     """Loquent as shipped, in an empty folder, closed to strangers, limits on but out of reach; a user logs in."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "models.toml").write_text(models)
@@ -110,7 +117,7 @@ def start_loquent(folder: Path, models: str, environment: dict[str, str], *, cor
         cores=cores,
     )
     try:
-        server.bearer = _token(port)
+        server.bearer = bearer or _token(port)
     except BaseException:
         server.stop()
         raise
@@ -135,27 +142,26 @@ def _post(port: int, path: str, body: str, kind: str) -> dict[str, object]:
         return read
 
 
-def _kept(folder: Path) -> Spent:
+OVER = """SELECT count(*), CAST(coalesce(sum(prompt_tokens), 0) AS bigint),
+          CAST(coalesce(sum(completion_tokens), 0) AS bigint)
+          FROM generations WHERE status = 'completed'"""
+LEFT = "SELECT count(*) FROM generations WHERE status <> 'completed' OR due_at IS NOT NULL"
+
+
+def kept(folder: Path) -> Spent:
     """What stands in the database, committed, seen by a connection of our own."""
     url = f"file:{folder / 'data' / 'loquent.db'}?mode=ro"
     with closing(sqlite3.connect(url, uri=True)) as database:
-        sums = "count(*), coalesce(sum(prompt_tokens), 0), coalesce(sum(completion_tokens), 0)"
-        over = database.execute(f"select {sums} from generations where status = 'completed'").fetchone()  # noqa: S608
-        left = database.execute(
-            "select count(*) from generations where status <> 'completed' or due_at is not null"
-        ).fetchone()
-    return Spent(over[0], over[1], over[2], left[0])
+        return Spent(*database.execute(OVER).fetchone(), *database.execute(LEFT).fetchone())
 
 
-IN_MEMORY = Row(
-    "loquent", "the same with its records in memory: without the disk", _loquent("granian", LOQUENT_STORE="memory:")
-)
+IN_MEMORY = Row("loquent", "the same with its records in memory: without the disk", loquent(LOQUENT_STORE="memory:"))
 ROWS = {
     row.name: row
     for row in (
         Row("direct", "the upstream itself: the limit of this rig", _direct),
         Row("bare", "a Starlette proxy that only passes bytes through, uvicorn", _bare),
-        Row("loquent", "complete: token, limits, durable record, usage; granian", _loquent("granian"), _kept),
-        Row("loquent-uvicorn", "the same on uvicorn", _loquent("uvicorn"), _kept),
+        Row("loquent", "complete: token, limits, durable record, usage; granian", loquent(), kept),
+        Row("loquent-uvicorn", "the same on uvicorn", loquent("uvicorn"), kept),
     )
 }

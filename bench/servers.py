@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +25,7 @@ SERVER_CORE, LOAD_CORE = (CORES[:1], CORES[-1:]) if len(CORES) > 1 else ([], [])
 
 @dataclass
 class Server:
-    """A running server: where it listens, and its process."""
+    """A running server: where it listens, its process, and the replicas beside it, if any."""
 
     name: str
     port: int
@@ -35,39 +35,68 @@ class Server:
     bearer: str = ""
     idle_mb: float = 0.0
     family: list[psutil.Process] = field(default_factory=list)
+    beside: list[Server] = field(default_factory=list)
+    database: int = 0  # the process of its database server, where it has one
 
     @property
     def url(self) -> str:
         """Its address, without a path."""
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def urls(self) -> list[str]:
+        """Its own address, and those of the replicas beside it."""
+        return [self.url, *(each.url for each in self.beside)]
+
     def weigh(self) -> tuple[float, float]:
-        """Seconds of processor time so far, and MB resident now, of the process and those it started."""
-        head = psutil.Process(self.process.pid)
-        self.family = [head, *head.children(recursive=True)]
-        seconds = memory = 0.0
-        for each in self.family:
-            with suppress(psutil.NoSuchProcess):
-                times = each.cpu_times()
-                seconds += times.user + times.system
-                memory += each.memory_info().rss / 1e6
-        return seconds, memory
+        """Seconds of processor time so far, and MB resident now, of its processes and of the replicas beside it."""
+        self.family = family(self.process.pid)
+        weights = [weigh(self.family), *(each.weigh() for each in self.beside)]
+        return sum(seconds for seconds, _ in weights), sum(memory for _, memory in weights)
 
     def stop(self) -> None:
-        """End it, gently first."""
+        """End it and what is beside it, gently first."""
+        for each in self.beside:
+            each.stop()
         self.process.terminate()
         try:
             self.process.wait(15)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-        for each in self.family:
+        for one in self.family:
             with suppress(psutil.NoSuchProcess):
-                each.kill()
+                one.kill()
 
     def log(self) -> str:
         """The last of what it wrote."""
         return (self.folder / "server.log").read_text(errors="replace")[-3000:]
+
+
+def family(pid: int) -> list[psutil.Process]:
+    """A process and those it started."""
+    head = psutil.Process(pid)
+    return [head, *head.children(recursive=True)]
+
+
+def weigh(processes: Iterable[psutil.Process]) -> tuple[float, float]:
+    """Seconds of processor time so far, and MB resident now."""
+    seconds = memory = 0.0
+    for each in processes:
+        with suppress(psutil.NoSuchProcess):
+            seconds += sum(each.cpu_times()[:4])  # user, system, and both of children that have ended
+            memory += each.memory_info().rss / 1e6
+    return seconds, memory
+
+
+def settle(pid: int, cores: list[int]) -> None:
+    """Pin a process that ``start`` did not start, and those it started, as ours are."""
+    for each in family(pid):
+        with suppress(psutil.NoSuchProcess, OSError):
+            if cores and hasattr(each, "cpu_affinity"):
+                each.cpu_affinity(cores)
+            if NICE:
+                Path(f"/proc/{each.pid}/autogroup").write_text(str(NICE))
 
 
 def busy() -> float:
@@ -103,7 +132,7 @@ def start(
         process = subprocess.Popen(
             command,
             cwd=folder,  # where no .env of ours is read
-            env=inherited | {"PYTHONPATH": str(ROOT)} | dict(environment or {}),
+            env=inherited | {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"} | dict(environment or {}),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

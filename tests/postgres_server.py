@@ -37,6 +37,13 @@ class PostgresServer:
         command = ["initdb", "-D", folder / "data", "-U", "loquent", "--auth=trust", "--encoding=UTF8", "--no-sync"]
         self._run(*map(str, command), "--locale=C.UTF-8")
 
+    @property
+    def pid(self) -> int:
+        """Its first process, which has started all others."""
+        if self._process is None:
+            raise RuntimeError("it does not run")
+        return self._process.pid
+
     def url(self, database: str = "postgres") -> str:
         """Where a database of it is."""
         return f"postgresql://loquent@127.0.0.1:{self.port}/{database}"
