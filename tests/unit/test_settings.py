@@ -45,7 +45,7 @@ def test_every_setting_can_be_set_by_its_name_and_by_each_alias(tmp_path: Path) 
         "log_file_size": "2000", "log_files": "3", "cache": "OFF", "cache_seconds": "16", "cache_size": "20000",
         "key_hosts": "MY_KEY=models.example", "llama_memory": "2000", "serve_jobs": "off", "blobs_presign": "on",
         "traces": "off", "traces_endpoint": "http://x:4318", "traces_to": "models.example",
-            "workers": "2", "stop_delay": "5",
+        "workers": "2", "stop_delay": "5", "worker_port": "8001",
         "free_space": "17MB", "max_pending": "18", "max_pending_tenant": "19", "max_pending_caller": "20",
     }  # fmt: skip
     assert set(samples) == {each.name for each in fields(Settings)}

@@ -119,9 +119,8 @@ class Edge:
             self._check(scope, headers)
             app = self._direct.get(path) if scope["method"] == "POST" else None
             bound = self._bound(scope, headers, receive)
-            if scope["method"] in CHANGING and (
-                self._room.is_full or (path in self._uploads and _may_be_large(headers))
-            ):
+            is_large = path in self._uploads and _may_be_large(headers)
+            if scope["method"] in CHANGING and (is_large or self._room.is_full):
                 held = self._hold(path, headers)
             await (app or self._app)(scope, bound or receive, sending)
             answered = answered or GONE  # only for a caller who has gone is nothing said at all
