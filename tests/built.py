@@ -70,6 +70,24 @@ async def opened(folder: Path, *, works: bool = True, **environ: str) -> AsyncIt
         await services.close()
 
 
+def shared(folder: Path) -> dict[str, str]:
+    """Settings of processes that share a store."""
+    return {"LOQUENT_STORE": f"sqlite:///{folder / 'shared.db'}"}
+
+
+@asynccontextmanager
+async def two(folder: Path, **environ: str) -> AsyncIterator[tuple[Services, Services]]:
+    """Two processes on one store, as far as they can tell; only the second takes jobs."""
+    for name in ("one", "other"):
+        (folder / name).mkdir()
+    settings = {**shared(folder), **environ}
+    async with (
+        opened(folder / "one", works=False, **settings) as one,
+        opened(folder / "other", **settings) as other,
+    ):
+        yield one, other
+
+
 def wanted(prompt: str, **more: object) -> Wanted:
     """A plain wish: that prompt, as one message."""
     known = {"kind": "text", "surface": "api", "input": {"prompt": prompt}, "text": prompt, **more}

@@ -555,7 +555,8 @@ class Settings:
     checkpoint_seconds: float = setting(
         1.0,
         number(0.05, 60),
-        "Seconds between saves of a running answer's text so far.",
+        "Seconds between saves of a running answer's text so far, and until a cancel from elsewhere is heard; jobs are "
+        "saved twice as often, for those who follow them elsewhere.",
         env="LOQUENT_CHECKPOINT_SECONDS",
         group=JOBS,
     )

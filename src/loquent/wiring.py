@@ -51,6 +51,7 @@ from loquent.services.presets import Presets
 from loquent.services.recipes import RECIPES, about_documents, answer
 from loquent.services.registry import Registry
 from loquent.services.retention import Retention, Rules
+from loquent.services.revocations import Revocations
 from loquent.services.room import Room
 from loquent.services.runner import Pace, Runner
 from loquent.services.sessions import Sessions
@@ -148,6 +149,7 @@ class Services:
     watch: Watch
     registry: Registry
     room: Room
+    revocations: Revocations
     tracer: Tracer | None = None
     _lock: IO[bytes] | None = None
 
@@ -174,6 +176,7 @@ class Services:
         await self.models.open()
         if chosen is None:
             self.registry.open()
+            await self.revocations.open()
             self.watch.open()
         await self.runner.open()
         if works:
@@ -201,6 +204,7 @@ class Services:
         await self.worker.close()
         await self.runner.close()
         await self.registry.close()
+        await self.revocations.close()
         await self.models.close()
         if self.answers.kept is not None:
             await self.answers.kept.close()
@@ -270,10 +274,10 @@ def build(found: Settings, *, queue: Queue | None = None) -> Services:
     backlog = Backlog(store, Bounds(found.max_pending, found.max_pending_tenant, found.max_pending_caller))
     if tracer is None:
         runner = Runner(store, recipes, pace)
-        generations = Generations(store, models, rules, runner, queue, answers, backlog)
+        generations = Generations(store, models, rules, runner, queue, answers, backlog, tokens)
     else:
         runner = TracedRunner(store, recipes, pace, tracer=tracer, tells_content=found.log_content)
-        generations = TracedGenerations(store, models, rules, runner, queue, answers, backlog)
+        generations = TracedGenerations(store, models, rules, runner, queue, answers, backlog, tokens)
     registry = Registry(
         store,
         models,
@@ -321,6 +325,7 @@ def build(found: Settings, *, queue: Queue | None = None) -> Services:
         worker=worker,
         registry=registry,
         room=room,
+        revocations=Revocations(store, tokens, runner),
         tracer=tracer,
         health=health,
         watch=Watch(store, queue, models, answers.kept, runner, worker, health, data_dir=found.data_dir),

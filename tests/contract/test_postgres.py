@@ -128,7 +128,7 @@ async def test_a_schema_newer_than_the_program_is_refused(postgres: PostgresServ
     store = connect(url, data_dir=tmp_path)
     await store.upgrade()
     with psycopg.connect(url, autocommit=True) as opened_by_hand:
-        opened_by_hand.execute("UPDATE alembic_version SET version_num = '9999'")
+        opened_by_hand.execute("UPDATE alembic_version SET version_num = '9999', works_from = NULL")
     assert "newer" in (await store.check()).findings[0]
     with pytest.raises(Misconfigured, match="9999"):
         await store.open()

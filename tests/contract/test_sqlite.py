@@ -371,7 +371,7 @@ async def test_a_schema_newer_than_the_program_is_refused_in_one_line(tmp_path: 
     async with opened(tmp_path) as store:
         await store.write(Add(content(1)))
     with closing(beside(tmp_path)) as other:
-        other.execute("UPDATE alembic_version SET version_num = '9999'")
+        other.execute("UPDATE alembic_version SET version_num = '9999', works_from = NULL")
     [found] = (await stores.check(f"sqlite:///{tmp_path}/loquent.db", tmp_path)).findings
     assert ("use a newer Loquent" in found, "upgrade" in found) == (True, False), "it advises what will work"
     with pytest.raises(Misconfigured, match=r"loquent\.db has schema 9999.*newer Loquent") as refused:

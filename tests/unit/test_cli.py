@@ -129,6 +129,7 @@ def test_the_commands_are_those_that_are_promised() -> None:
             "users list",
             "users disable",
             "users enable",
+            "users revoke",
             "users promote",
             "users demote",
             "store upgrade",
@@ -301,6 +302,7 @@ def test_who_is_disabled_cannot_log_in_until_enabled_again(command: Command, tmp
     listed = command("users", "list").stdout.splitlines()
     assert [(line.split()[2], line.split()[-1]) for line in listed] == [("active", "bob"), ("disabled", "ann")]
     assert command("users", "enable", "ann").exit_code == 0
+    assert command("users", "revoke", "ann").stdout == "revoked the tokens of ann\n"
     assert "disabled" not in command("users", "list").stdout
     gone = command("users", "disable", "carol")
     assert (gone.exit_code, "no user 'carol'" in gone.stderr) == (1, True)
@@ -496,7 +498,7 @@ def test_a_file_that_is_no_database_is_said(command: Command, tmp_path: Path) ->
 def test_a_schema_that_a_newer_program_wrote_is_left_alone(command: Command, tmp_path: Path) -> None:
     command("store", "upgrade")
     with closing(sqlite3.connect(tmp_path / "data" / "loquent.db")) as opened:
-        opened.execute("UPDATE alembic_version SET version_num = '9999'")
+        opened.execute("UPDATE alembic_version SET version_num = '9999', works_from = NULL")
         opened.commit()
     for arguments in (("generate", "hello"), ("store", "upgrade")):
         done = command(*arguments)

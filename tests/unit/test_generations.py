@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -21,13 +22,15 @@ from loquent.domain.errors import (
     StillRunning,
     Unavailable,
 )
-from loquent.domain.generations import Content, Generation
+from loquent.domain.evolve import evolve
+from loquent.domain.generations import COMPLETED, Content, Generation, Outcome, claimed, extended, finished
 from loquent.domain.idempotency import Repeat
 from loquent.domain.requests import Parameters
 from loquent.domain.usage import UsageDay, usage_day
 from loquent.ports.engine import Chunk
+from loquent.ports.store import Replace
 from loquent.services import live
-from loquent.services.generations import Filters, Key
+from loquent.services.generations import Event, Filters, Key
 from loquent.services.limits import Over
 from loquent.wiring import Services
 
@@ -371,6 +374,64 @@ async def test_a_follower_sees_all_from_where_it_stopped(tmp_path: Path) -> None
                 assert seen == event.content.output
                 return
     raise AssertionError("no done event")
+
+
+class Elsewhere:
+    """A job that another process runs, as far as the store can tell."""
+
+    def __init__(self, services: Services, id: str) -> None:
+        self._store, self.id = services.store, id
+
+    async def claim(self) -> None:
+        put, add = claimed(later(now(), 60), "elsewhere:1")
+        await self._store.take(Generation, "due", {}, until=later(now(), 3600), n=1, put=put, add=add)
+
+    async def say(self, text: str, *, ends: bool = False) -> None:
+        [record], [texts] = await self._store.get(Generation, self.id), await self._store.get(Content, self.id)
+        changed = extended(record, later(now(), 60), steps_done=0, steps=0, characters=len(text))
+        changed = finished(changed, Outcome(COMPLETED, text)) if ends else changed
+        await self._store.write(Replace(record, changed), Replace(texts, evolve(texts, output=text)))
+
+
+@asynccontextmanager
+async def elsewhere(folder: Path) -> AsyncIterator[tuple[Services, Elsewhere]]:
+    async with opened(folder, works=False) as services:
+        job = Elsewhere(services, (await services.generations.submit(ANN, wanted("x"))).generation.id)
+        await job.claim()
+        yield services, job
+
+
+def following(services: Services, job: Elsewhere, offset: int = 0, attempt: int = 1) -> AsyncIterator[Event]:
+    return services.generations.follow(ANN, job.id, offset, attempt=attempt)
+
+
+def seen(event: Event) -> tuple[str, str, int, int]:
+    return event.kind, event.text, event.offset, event.attempt
+
+
+async def test_who_has_seen_more_than_this_process_knows_waits_for_the_rest(tmp_path: Path) -> None:
+    async with elsewhere(tmp_path) as (services, job):
+        await job.say("one ")
+        next_one = asyncio.create_task(anext(following(services, job, 8)))
+        await asyncio.sleep(0.4)
+        assert not next_one.done(), "neither from its start, nor anything twice"
+        await job.say("one two three")
+        assert seen(await next_one) == ("delta", "three", 13, 1)
+
+
+async def test_an_attempt_that_begins_anew_is_told_from_its_start_and_never_mixed(tmp_path: Path) -> None:
+    async with elsewhere(tmp_path) as (services, job):
+        await job.say("one two")
+        events = following(services, job)
+        assert seen(await anext(events)) == ("delta", "one two", 7, 1)
+        await job.claim()  # its lease ran out
+        assert seen(await anext(events)) == ("restart", "", 0, 2)
+        await job.say("ONE")
+        assert seen(await anext(events)) == ("delta", "ONE", 3, 2), "nothing of the text that it found there"
+        for offset, attempt, expected in ((2, 2, ("delta", "E", 3, 2)), (2, 1, ("restart", "", 0, 2))):
+            assert seen(await anext(following(services, job, offset, attempt))) == expected
+        await job.say("ONE TWO", ends=True)
+        assert [seen(each) async for each in events] == [("delta", " TWO", 7, 2), ("done", "", 7, 2)]
 
 
 async def test_one_that_is_over_is_followed_from_its_record(tmp_path: Path) -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from built import ANN, BOB, opened, wanted
+from built import ANN, BOB, opened, shared, two, wanted
 from loquent.domain.clock import now
 from loquent.domain.errors import Conflict, Invalid, LoquentError, Misconfigured, NotFound
 from loquent.domain.models import Model
@@ -39,24 +38,6 @@ async def until(is_so: Callable[[], Any]) -> None:
     async with asyncio.timeout(SECONDS):
         while not is_so():
             await asyncio.sleep(0.02)
-
-
-def shared(folder: Path) -> dict[str, str]:
-    """Settings of processes that share a store."""
-    return {"LOQUENT_STORE": f"sqlite:///{folder / 'shared.db'}"}
-
-
-@asynccontextmanager
-async def two(folder: Path, **environ: str) -> AsyncIterator[tuple[Services, Services]]:
-    """Two processes on one store, as far as they can tell; only the second takes jobs."""
-    for name in ("one", "other"):
-        (folder / name).mkdir()
-    settings = {**shared(folder), **environ}
-    async with (
-        opened(folder / "one", works=False, **settings) as one,
-        opened(folder / "other", **settings) as other,
-    ):
-        yield one, other
 
 
 def stored(row: dict[str, Any], name: str | None = None) -> Add:

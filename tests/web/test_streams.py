@@ -208,6 +208,8 @@ async def test_a_follower_goes_on_where_it_stopped(at: Ours) -> None:
         ("4", [("delta", {"text": "two"}, "7")]),
         ("7", []),
         ("400", [("restart", {}, "0"), ("delta", {"text": "one two"}, "7")]),
+        ("4-1", [("delta", {"text": "two"}, "7")]),
+        ("4-2", [("restart", {}, "0"), ("delta", {"text": "one two"}, "7")]),  # of an attempt that is not the one kept
     ],
 )
 async def test_one_that_is_over_is_told_from_its_record(at: Ours, seen: str, expected: list[tuple[Any, ...]]) -> None:
@@ -219,7 +221,7 @@ async def test_one_that_is_over_is_told_from_its_record(at: Ours, seen: str, exp
     assert (done["event"], done["data"]["id"]) == ("done", id)
 
 
-@pytest.mark.parametrize("given", ["-1", "abc", "1.5", "", "1" * 13, "٣".encode().decode("latin-1"), "0x1"])
+@pytest.mark.parametrize("given", ["-1", "1-x", "abc", "1.5", "", "1" * 13, "٣".encode().decode("latin-1"), "0x1"])
 async def test_a_last_event_id_that_is_none_is_refused(at: Ours, given: str) -> None:
     app, _ = at
     id = (await post(app, PATH, prompt="one two")).json()["id"]

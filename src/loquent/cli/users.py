@@ -76,7 +76,7 @@ def list_users() -> None:
 
 @app.command()
 def disable(username: Annotated[str, typer.Argument(help="Who may not log in any more.")]) -> None:
-    """Let somebody log in no more. Tokens that were given are good until they expire."""
+    """Let somebody log in no more. Tokens that were given are refused within a second, and open streams end."""
     _change(username, lambda accounts: accounts.set_active(username, is_active=False), "disabled")
 
 
@@ -84,6 +84,12 @@ def disable(username: Annotated[str, typer.Argument(help="Who may not log in any
 def enable(username: Annotated[str, typer.Argument(help="Who may log in again.")]) -> None:
     """Let somebody log in again."""
     _change(username, lambda accounts: accounts.set_active(username, is_active=True), "enabled")
+
+
+@app.command()
+def revoke(username: Annotated[str, typer.Argument(help="Whose tokens end.")]) -> None:
+    """End all tokens that somebody has, and what is open with them, within a second; a new login gives new ones."""
+    _change(username, lambda accounts: accounts.revoke(username), "revoked the tokens of")
 
 
 @app.command()

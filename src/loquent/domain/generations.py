@@ -164,8 +164,8 @@ def begin(
 
 
 def claimed(lease_until: Moment, by: str) -> tuple[dict[str, Any], dict[str, int]]:
-    """What a claim puts and adds (see Store.take): a lease, one attempt and the next fence."""
-    put = {"status": PROCESSING, "due_at": lease_until, "lease_by": by, "started_at": now()}
+    """What a claim puts and adds (see Store.take): a lease, one attempt and the next fence; nothing is said yet."""
+    put = {"status": PROCESSING, "due_at": lease_until, "lease_by": by, "started_at": now(), "output_characters": 0}
     return put, {"attempts": 1, "fence": 1}
 
 

@@ -95,7 +95,11 @@ SPECS = (
         "users",
         scope="tenant",
         unique={"username": ("tenant", "username"), "email": ("tenant", "email")},
-        orders={"newest": Order(("tenant",), "id", desc=True), "all": Order((), "id")},
+        orders={
+            "newest": Order(("tenant",), "id", desc=True),
+            "all": Order((), "id"),
+            "revoked": Order((), "tokens_from"),
+        },
     ),
     Spec(
         UsageDay,

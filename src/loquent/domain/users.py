@@ -28,6 +28,7 @@ class User:
     is_active: bool
     created_at: Moment
     role: str = USER  # USER or ADMIN
+    tokens_from: Moment | None = None  # those given before are good no more; of one who is not active, none is
 
 
 def check_credentials(username: str, password: str, email: str | None) -> None:

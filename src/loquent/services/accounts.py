@@ -1,6 +1,6 @@
 """Accounts: who may ask. Register, log in, and tell from a token who it is.
 
-Later rooms, left visible: API keys, tenants' own administrators, revocation, password reset, OIDC.
+Later rooms, left visible: API keys, tenants' own administrators, password reset, OIDC.
 """
 
 from __future__ import annotations
@@ -64,8 +64,12 @@ class Accounts:
         return await self._store.page(User, "newest", {"tenant": DEFAULT_TENANT}, limit=limit, after=position)
 
     async def set_active(self, username: str, *, is_active: bool) -> User:
-        """Let somebody log in, or no more; tokens that were given are good until they expire. Raises NotFound."""
-        return await self._change(username, is_active=is_active)
+        """Let somebody log in, or no more; either way no token that was given before is good. Raises NotFound."""
+        return await self._change(username, is_active=is_active, tokens_from=now())
+
+    async def revoke(self, username: str) -> User:
+        """End all tokens that somebody has; a new login gives good ones. See Revocations. Raises NotFound."""
+        return await self._change(username, tokens_from=now())
 
     async def set_role(self, username: str, role: str) -> User:
         """Make somebody an administrator from their next login on (ADMIN), or no more, at once (USER).

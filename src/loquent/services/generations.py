@@ -46,12 +46,13 @@ from loquent.services.live import Live
 from loquent.services.models import Models, Offer
 from loquent.services.runner import Runner, interruption
 from loquent.services.scope import Scoped
+from loquent.services.tokens import Tokens
 
 BEYOND_TEXT = (("pictures", VISION), ("calls", TOOLS), ("call_id", TOOLS))
 """What a stored message may hold beside its text, and the ability that this calls for."""
 NOTHING_MORE: frozenset[str] = frozenset()
 CUT_SECONDS = 1.0  # after which a cancelled answer is ended though its caller is in the way
-LOOK_SECONDS = 0.5  # between looks at a generation that runs in another process
+LOOK_SECONDS = 0.25  # between looks at a generation that runs in another process
 QUIET_SECONDS = 15.0  # of silence, after which a follower is told that all is well
 
 
@@ -107,10 +108,11 @@ class Begun:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that a follower sees. ``offset``: characters of the output up to the end of ``text``."""
+    """Something that a follower sees. ``offset``: characters of that attempt's output, up to the end of ``text``."""
 
     kind: str  # delta | progress | restart | quiet | done
     offset: int
+    attempt: int
     text: str = ""
     steps_done: int = 0
     steps: int = 0
@@ -130,6 +132,7 @@ class Generations:
         queue: Queue,
         answers: Answers,
         backlog: Backlog,
+        tokens: Tokens,
     ) -> None:
         self._store = store
         self._models = models
@@ -138,6 +141,7 @@ class Generations:
         self._queue = queue
         self._answers = answers
         self._backlog = backlog
+        self._tokens = tokens
 
     # Ask
 
@@ -260,38 +264,51 @@ class Generations:
                 return
         raise Stale(f"generation {id} keeps changing")
 
-    async def follow(self, who: Principal, id: str, offset: int = 0) -> AsyncIterator[Event]:
-        """What happens to it from that many characters of its output on, to its end. Raises NotFound at once."""
+    async def follow(self, who: Principal, id: str, offset: int = 0, *, attempt: int = 1) -> AsyncIterator[Event]:
+        """What happens to it from that many characters of its output on, to its end. Raises NotFound at once.
+
+        ``attempt``: whose characters these were; where another has begun, it is told from its start behind a restart.
+        Where it runs in another process this lags by half a checkpoint and LOOK_SECONDS at most. Raises
+        Unauthenticated when the caller's token is revoked.
+        """
         generation, content = await self.get(who, id)
-        steps, fence = (0, 0), generation.fence
+        steps = (0, 0)
         while True:
+            self._tokens.check_stands(who)
             running = self._runner.lives.get(id)
-            attempt = (running.generation if running else generation).fence
+            fence = (running.generation if running else generation).fence
             over = running is None and generation.is_over
-            text = running.text if running else content.output
-            if len(text) < offset or (attempt != fence and offset and fence):
+            text = running.text if running else _text_of(generation, content)
+            if offset and (fence != attempt or (over and len(text) < offset)):
                 offset = 0
-                yield Event("restart", 0)
-            fence = attempt
-            if len(text) > offset:
-                yield Event("delta", len(text), text=text[offset:])
+                yield Event("restart", 0, fence)
+            attempt = fence
+            if len(text) > offset:  # shorter: this process knows less of it than the one that was asked before
+                yield Event("delta", len(text), fence, text=text[offset:])
                 offset = len(text)
             seen = (running.steps_done, running.steps) if running else (generation.steps_done, generation.steps)
             if seen != steps and seen[1]:
                 steps = seen
-                yield Event("progress", offset, steps_done=seen[0], steps=seen[1])
+                yield Event("progress", offset, fence, steps_done=seen[0], steps=seen[1])
             if over:
-                yield Event("done", offset, generation=generation, content=content)
+                yield Event("done", offset, fence, generation=generation, content=content)
                 return
             if running is None and self._runner.is_stopping:
                 raise interruption()  # it goes on elsewhere, or here after the start: follow it there
             if running is not None:
-                if len(running.text) == offset and await running.is_quiet(QUIET_SECONDS):
-                    yield Event("quiet", offset)
+                if len(running.text) <= offset and await running.is_quiet(QUIET_SECONDS):
+                    yield Event("quiet", offset, fence)
             else:
                 await asyncio.sleep(LOOK_SECONDS)
             if self._runner.lives.get(id) is None:
-                generation, content = await self.get(who, id)
+                generation, content = await self._newer(who, generation, content)
+
+    async def _newer(self, who: Principal, generation: Generation, content: Content) -> tuple[Generation, Content]:
+        """The same as they are now; the texts are read where something was written since."""
+        found = await Scoped(self._store, who).get(Generation, generation.id)
+        if found and found[0].version == generation.version:
+            return generation, content
+        return await self.get(who, generation.id)
 
     # How it is accepted
 
@@ -306,6 +323,7 @@ class Generations:
         return offer
 
     async def _accept(self, who: Principal, wanted: Wanted, mode: str, offer: Offer) -> Begun:
+        self._tokens.check_stands(who)  # its body may have been long under way
         if wanted.key is not None and (known := await self.repeated(who, wanted.key)):
             return known
         state = await self._limits.take(wanted.rule, _whom(who))
@@ -372,6 +390,11 @@ class Generations:
         if made[0].mode == FOREGROUND and not made[0].is_over:
             raise StillRunning("the first request with this Idempotency-Key is still being worked on")
         return Begun(made[0], texts[0], replayed=True)
+
+
+def _text_of(generation: Generation, content: Content) -> str:
+    """As much as its attempt has written: what a new one finds there is the text of the one before."""
+    return content.output if generation.is_over else content.output[: generation.output_characters]
 
 
 def _called_for(wanted: Wanted) -> frozenset[str]:

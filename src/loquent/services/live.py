@@ -19,8 +19,9 @@ from loquent.services.tries import Try, priced, told
 
 MOST_TRIES = 50  # that a record tells of
 NO_CALL = ToolCall("", "", "")
-CANCELLED, INTERRUPTED, FENCED, RELEASED = "cancelled", "interrupted", "fenced", "released"
-"""Why it was stopped: somebody asked; the server stops; another worker has it; the server stops and hands it back."""
+CANCELLED, INTERRUPTED, FENCED, RELEASED, REVOKED = "cancelled", "interrupted", "fenced", "released", "revoked"
+"""Why it was stopped: somebody asked; the server stops; another worker has it; the server stops and hands it back; its
+caller's token was revoked."""
 
 
 class Live:

@@ -1,7 +1,7 @@
 """The registry: rows of models that administrators add, change and remove while the program runs.
 
 They stand in the store beside the rows of the settings, which nobody changes here. A change takes effect at once in
-this process, and in every other one on the same store within a second or so: each looks whether it is as it was.
+this process, and in every other one on the same store within a second: each looks whether it is as it was.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from loquent.domain.principals import Principal
 from loquent.domain.registry import ModelRow, checked
 from loquent.ports.store import Add, Position, Remove, Replace, Store
 from loquent.services.live import Live
+from loquent.services.looks import Looks
 from loquent.services.models import Models, Offer
 
 log = Log("loquent.registry")
 T = TypeVar("T")
 
-LOOK_SECONDS = 1.0  # between looks at what other processes have changed
 PAGE = 200  # rows that are read at once
 TRIES = 5  # of a change that others come in between
 LEAST, LONGEST = 1.0, 900.0  # seconds that an engine is kept for those who may still need it
@@ -72,7 +72,7 @@ class Registry:
         self._added: dict[str, Added] = {}  # by the record's id
         self._retired: list[tuple[Offer, float]] = []  # since when nobody new is given it
         self._lock = asyncio.Lock()
-        self._loop: asyncio.Task[None] | None = None
+        self._looks = Looks("the added models", self._keep_up, log)
         self._opens = False
 
     # In step with the store
@@ -87,14 +87,11 @@ class Registry:
 
     def open(self) -> None:
         """Begin to look for what other processes change."""
-        self._loop = asyncio.create_task(self._keep(), name="registry")
+        self._looks.open()
 
     async def close(self) -> None:
         """Look no more, and close the engines that are not offered any more."""
-        if self._loop is not None:
-            self._loop.cancel()
-            await asyncio.gather(self._loop, return_exceptions=True)
-            self._loop = None
+        await self._looks.close()
         retired, self._retired = self._retired, []
         await _close(offer for offer, _ in retired)
 
@@ -103,19 +100,10 @@ class Registry:
         async with self._lock:
             await self._look()
 
-    async def _keep(self) -> None:
-        is_away = False
-        while True:
-            await asyncio.sleep(LOOK_SECONDS)
-            try:
-                await self.look()
-                is_away = False
-            except LoquentError as error:
-                if not is_away:
-                    log.warning("the added models cannot be read", why=error.message)
-                is_away = True
-            except Exception:
-                log.exception("the added models cannot be read")
+    async def _keep_up(self) -> None:
+        try:
+            await self.look()
+        finally:
             await self._let_go()
 
     async def _look(self) -> None:

@@ -50,6 +50,7 @@ from loquent.services import metrics, said
 from loquent.services.amend import amend
 from loquent.services.live import Live
 from loquent.services.metrics import meter
+from loquent.services.tokens import revoked
 
 log = Log("loquent.runner")
 
@@ -101,6 +102,17 @@ class Runner:
     def is_store_gone(self) -> bool:
         """Whether the store has taken nothing for a while: its ``ready`` says whether it would now."""
         return self._away_since is not None and later(self._away_since, GONE) < now()
+
+    def revoke(self, tenant: str, owner: str) -> int:
+        """End what callers by that owner's tokens wait for, and have followers look; how many ended. Jobs go on."""
+        theirs = [each for each in self.lives.values() if _is_of(each.generation, tenant, owner)]
+        for live in theirs:
+            if live.is_job:
+                live.wake()
+                continue
+            live.stop(lives.REVOKED)
+            asyncio.get_running_loop().call_later(GRACE, live.cut)
+        return sum(not live.is_job for live in theirs)
 
     async def drain(self, seconds: float) -> None:
         """Hand back the jobs, wait so long for the rest to end, then end it while its callers can still be told."""
@@ -177,6 +189,8 @@ class Runner:
                 await self._finally(live, chunks, outcome)
         if outcome is None and live.stopped == lives.INTERRUPTED:
             raise interruption()
+        if outcome is None and live.stopped == lives.REVOKED:
+            raise revoked()
 
     async def collect(self, live: Live) -> Live:
         """Run it to its end."""
@@ -342,19 +356,27 @@ class Runner:
     # How it is kept on the record while it runs
 
     async def _keep(self) -> None:
+        is_half = False
         while True:
-            await asyncio.sleep(self.pace.checkpoint)
+            await asyncio.sleep(self.pace.checkpoint / 2)
+            is_half = not is_half
             try:
-                await self._checkpoint_all()
+                await self._checkpoint_all(is_half=is_half)
             except LoquentError as error:
                 log.warning("checkpoint failed", why=error.message)
             except Exception:
                 log.exception("checkpoint failed")
 
-    async def _checkpoint_all(self) -> None:
-        """Save what has run for a checkpoint or longer, and stop what was cancelled or taken over elsewhere."""
-        since = later(now(), -self.pace.checkpoint)
-        running = [live for live in self.lives.values() if (live.generation.started_at or 0) <= since]
+    async def _checkpoint_all(self, *, is_half: bool = False) -> None:
+        """Save what has run for a checkpoint or longer, and stop what was cancelled or taken over elsewhere.
+
+        ``is_half``: half a checkpoint has gone by. What is on the record is looked at all the same, so that a cancel
+        is heard within a checkpoint; jobs are saved all the same, for those who follow them in other processes.
+        """
+        whole, half = later(now(), -self.pace.checkpoint), later(now(), -self.pace.checkpoint / 2)
+        running = [
+            live for live in self.lives.values() if (live.generation.started_at or 0) <= (half if live.saved else whole)
+        ]
         known = [live.generation.id for live in running if live.saved]
         current = {record.id: record for record in await self._store.get(Generation, *known)} if known else {}
         for live in running:
@@ -362,6 +384,8 @@ class Runner:
                 continue  # it has ended, or will, while we looked: its last write is not ours to follow
             if live.generation.id in known and self._lost(live, current.get(live.generation.id)):
                 continue
+            if not live.is_job and (is_half or (live.generation.started_at or 0) > whole):
+                continue  # what is short is written once
             live.saving = asyncio.create_task(self._checkpoint(live))
         if saving := [live.saving for live in running if live.saving is not None]:
             await asyncio.wait(saving)
@@ -408,6 +432,10 @@ def _count_run(live: Live, outcome: str) -> None:
         metrics.jobs.labels(outcome).inc()
 
 
+def _is_of(generation: Generation, tenant: str, owner: str) -> bool:
+    return (generation.tenant, generation.owner) == (tenant, owner)
+
+
 def interruption() -> Unavailable:
     """The process that made an answer stopped before it was whole."""
     return Unavailable("the server stopped before the answer was whole", retry_after=5)
@@ -417,6 +445,8 @@ def _cut_short(live: Live) -> Outcome:
     """It was stopped, or its caller has gone: what there is is kept."""
     if live.stopped == lives.INTERRUPTED:
         return live.outcome(FAILED, error=interruption(), finish_reason=lives.INTERRUPTED)
+    if live.stopped == lives.REVOKED:
+        return live.outcome(FAILED, error=revoked(), finish_reason=lives.INTERRUPTED)
     return live.outcome(CANCELLED, finish_reason=lives.CANCELLED)
 
 

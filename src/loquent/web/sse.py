@@ -26,7 +26,7 @@ HEADERS: Headers = [
 ]
 
 
-def event(name: str, data: Any, *, id: int | None = None) -> bytes:
+def event(name: str, data: Any, *, id: int | str | None = None) -> bytes:
     """One event in the wire's form."""
     head = f"id: {id}\nevent: {name}\n" if id is not None else f"event: {name}\n"
     return b"%sdata: %s\n\n" % (head.encode(), msgspec.json.encode(data))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 log = Log("loquent.store")
-HEAD = "0003"
+HEAD = "0004"
 """The revision that this program works with. Said here so that an up-to-date database opens without Alembic."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 from typing import Annotated, Any, Literal, Self
@@ -31,6 +32,9 @@ router = APIRouter(prefix="/api/v1/generations", tags=["generations"], route_cla
 TURN = ("session", "turn", "turns_left_out")  # of a chat; said only where there is something to say
 COUNTED_APART = ("cached_tokens", "reasoning_tokens")  # of the usage, where the engine does
 Show = Callable[[Generation, Content], dict[str, Any]]
+EVENT_ID = re.compile(
+    "([0-9]{1,12})(?:-([0-9]{1,9}))?"
+)  # characters of the output; of which attempt, but for the first
 EVENTS: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
 
 
@@ -181,15 +185,15 @@ async def get_generation(ours: Ours, who: Who, id: str) -> Response:
 
 @router.get("/{id}/events", summary="Follow one to its end", response_class=Response, responses=EVENTS)
 async def follow_generation(request: Request, ours: Ours, who: Who, id: str) -> Response:
-    """Events: delta, progress, restart, then done. Last-Event-ID (characters seen) goes on from there."""
-    text = request.headers.get("last-event-id", "0")
-    if not text.isascii() or not text.isdigit() or len(text) > 12:
-        raise Invalid("Last-Event-ID is the number of characters seen so far", field="Last-Event-ID")
+    """Events: delta, progress, restart, then done. Last-Event-ID goes on behind that event, at any replica."""
+    seen = EVENT_ID.fullmatch(request.headers.get("last-event-id", "0"))
+    if seen is None:
+        raise Invalid("Last-Event-ID is the id of an event", field="Last-Event-ID")
     await ours.generations.get(who, id)
     request_id: str = request.scope["loquent.request_id"]
     return StreamAnswer(
         EventStream(
-            _followed(ours, who, id, int(text)),
+            _followed(ours, who, id, int(seen[1]), int(seen[2] or 1)),
             dress=lambda error: problem(error, request_id),
             last=lambda error: _last(error, request_id),
         )
@@ -396,18 +400,19 @@ async def _events(generations: Generations, begun: Begun, show: Show) -> AsyncGe
     yield event("done", show(*begun.now()), id=seen)
 
 
-async def _followed(ours: Ours, who: Who, id: str, offset: int) -> AsyncGenerator[bytes, None]:
-    async for each in ours.generations.follow(who, id, offset):
+async def _followed(ours: Ours, who: Who, id: str, offset: int, attempt: int) -> AsyncGenerator[bytes, None]:
+    async for each in ours.generations.follow(who, id, offset, attempt=attempt):
+        mark = f"{each.offset}-{each.attempt}" if each.attempt > 1 and each.offset else each.offset
         if each.kind == "delta":
-            yield event("delta", {"text": each.text}, id=each.offset)
+            yield event("delta", {"text": each.text}, id=mark)
         elif each.kind == "progress":
-            yield event("progress", {"done": each.steps_done, "of": each.steps}, id=each.offset)
+            yield event("progress", {"done": each.steps_done, "of": each.steps}, id=mark)
         elif each.kind == "restart":
-            yield event("restart", {}, id=0)
+            yield event("restart", {}, id=mark)
         elif each.kind == "quiet":
             yield b": still here\n\n"
         elif each.generation is not None and each.content is not None:
-            yield event("done", shown(each.generation, each.content), id=each.offset)
+            yield event("done", shown(each.generation, each.content), id=mark)
 
 
 def _last(error: LoquentError, request_id: str) -> bytes:

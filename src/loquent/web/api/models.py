@@ -73,7 +73,7 @@ async def get_model(ours: Ours, who: Who, name: str) -> Response:
 
 @router.post("", status_code=201, summary="Add a model")
 async def add_model(ours: Ours, who: Admin, body: Row) -> Response:
-    """Takes effect at once here, and within a second or so in other processes on the same store.
+    """Takes effect at once here, and within a second in other processes on the same store.
 
     409 where there is a model of that name. A key is named by its variable alone, and only one that the operator has
     paired with the row's host.
