@@ -23,6 +23,8 @@ help:  ## List the commands
 serve: model  ## Set up what is missing, then serve (HOST, PORT and LOQUENT_DATA_DIR are honoured)
 	@exec $(RUN)/loquent serve
 
+# Hundreds of processes start from the same files: compiled once, whatever the machine's own habit is.
+test: export PYTHONDONTWRITEBYTECODE =
 test: setup-test  ## Set up what is missing, then run every test and measure coverage (ARGS="-k jobs" runs some)
 	@echo "==> Running the tests"
 	@rm -f .coverage .coverage.*

@@ -9,7 +9,10 @@ import pytest
 
 from loquent.stores import Keeper
 from ministack_server import ministack_server
+from samples import gguf
 
+from .engines import WEIGHTS, weights
+from .llamas import LAYERS
 from .stores import BACKENDS, Backend, Place
 
 
@@ -18,6 +21,12 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """DynamoDB's stand-in for all tests of this process: its address."""
     with ministack_server(tmp_path_factory.mktemp("ministack")) as address:
         yield address
+
+
+@pytest.fixture(scope="session")
+def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first layers of the real model, in a folder of their own: quick, for tests to which sense is no matter."""
+    return gguf.shortened(weights(), tmp_path_factory.mktemp("short") / WEIGHTS, layers=LAYERS)
 
 
 @pytest.fixture(params=BACKENDS, ids=lambda backend: backend.name)

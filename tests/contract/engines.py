@@ -82,7 +82,7 @@ CONTENDERS = (
         frozenset((CHAT, TEXT, COUNTS, SAME, BOUNDED)),
         LONG,
         "gpt2",
-        (pytest.mark.torch, pytest.mark.xdist_group("transformers")),
+        (pytest.mark.torch,),
     ),
     Contender(
         "http_text",

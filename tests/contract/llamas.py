@@ -17,6 +17,7 @@ from loquent.ports.engine import Ask, Chunk
 from .engines import WEIGHTS
 
 CONTEXT = 512
+LAYERS = 2  # of the short weights
 
 
 def row(**more: Any) -> Model:

@@ -58,8 +58,8 @@ def _weights() -> Path:
 
 
 @pytest.fixture(scope="module", name="server")
-def _server(weights: Path) -> Iterator[str]:
-    with llama_server(weights) as url:
+def _server(short: Path) -> Iterator[str]:
+    with llama_server(short) as url:
         yield url
 
 
@@ -86,7 +86,12 @@ def _generator() -> Iterator[str]:
         yield generator.url
 
 
-@pytest.fixture(params=[pytest.param(one, id=one.name, marks=one.marks) for one in CONTENDERS])
+def grouped(one: Contender) -> tuple[pytest.MarkDecorator, ...]:
+    """Its tests run in one process: what it needs is started once, and its model loaded once."""
+    return (*one.marks, pytest.mark.xdist_group(one.name))
+
+
+@pytest.fixture(params=[pytest.param(one, id=one.name, marks=grouped(one)) for one in CONTENDERS])
 def contender(request: pytest.FixtureRequest) -> Contender:
     one: Contender = request.param
     return one

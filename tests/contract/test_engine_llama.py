@@ -1,4 +1,4 @@
-"""What the embedded model does beyond the contract of all engines; a real model answers."""
+"""What the embedded model does beyond the contract of all engines; the first layers of a real model answer."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from loquent.engines import Options, connect
 from loquent.engines.llama import LINE, Llama
 from loquent.ports.engine import Chunk
 
-from .engines import WEIGHTS, weights
+from .engines import WEIGHTS
 from .llamas import CONTEXT, all_free, asked, options, row, text
 
-pytestmark = [pytest.mark.anyio, pytest.mark.model, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.anyio, pytest.mark.model, pytest.mark.timeout(180), pytest.mark.xdist_group("llama")]
 
 LONG = (Message("user", "Write a very long story about a lighthouse."),)
 
 
 @pytest.fixture(scope="module")
-async def engine() -> AsyncIterator[Llama]:
-    engine = Llama(row(), options(weights().parent))
+async def engine(short: Path) -> AsyncIterator[Llama]:
+    engine = Llama(row(), options(short.parent))
     await engine.open()
     yield engine
     await engine.close()
@@ -72,8 +72,8 @@ async def test_a_hang_up_while_waiting_for_a_slot_leaves_the_line(engine: Llama)
     await all_free(engine)
 
 
-async def test_a_hang_up_while_the_prompt_is_read_frees_the_slot(tmp_path: Path) -> None:
-    long = Llama(row(), Options(models_dir=weights().parent, slots=1, threads=1, context=8192))
+async def test_a_hang_up_while_the_prompt_is_read_frees_the_slot(tmp_path: Path, short: Path) -> None:
+    long = Llama(row(), Options(models_dir=short.parent, slots=1, threads=1, context=8192))
     await long.open()
     try:
         await text(long, asked("One", max_tokens=1))
@@ -275,8 +275,8 @@ async def test_a_base_model_is_shown_how_to_talk(engine: Llama) -> None:
     assert "User:" not in answer
 
 
-async def test_a_second_engine_shares_the_process(engine: Llama) -> None:
-    second = Llama(row(name="second"), options(weights().parent, slots=1))
+async def test_a_second_engine_shares_the_process(engine: Llama, short: Path) -> None:
+    second = Llama(row(name="second"), options(short.parent, slots=1))
     await second.open()
     try:
         assert all(await asyncio.gather(text(engine, asked("One, two,")), text(second, asked("One, two,"))))
@@ -285,14 +285,16 @@ async def test_a_second_engine_shares_the_process(engine: Llama) -> None:
     assert await text(engine, asked("One, two,"))
 
 
-async def test_weights_that_are_not_there_say_how_to_get_them_and_are_found_once_they_are(tmp_path: Path) -> None:
+async def test_weights_that_are_not_there_say_how_to_get_them_and_are_found_once_they_are(
+    tmp_path: Path, short: Path
+) -> None:
     engine = Llama(row(), options(tmp_path))
     await engine.open()
     try:
         for call in (engine.ready(), text(engine, asked("One"))):
             with pytest.raises(Unavailable, match="loquent models pull small"):
                 await call
-        (tmp_path / WEIGHTS).symlink_to(weights())
+        (tmp_path / WEIGHTS).symlink_to(short)
         assert await text(engine, asked("One, two,"))
     finally:
         await engine.close()
@@ -300,11 +302,11 @@ async def test_weights_that_are_not_there_say_how_to_get_them_and_are_found_once
 
 @pytest.mark.parametrize(
     "damaged",
-    [b"", b"GGUF", b"GGUF" + struct.pack("<IQQ", 3, 1, 2**60), b"not a model" * 100, 1_000_000, 60_000_000],
+    [b"", b"GGUF", b"GGUF" + struct.pack("<IQQ", 3, 1, 2**60), b"not a model" * 100, 1_000_000, 20_000_000],
 )
-async def test_damaged_weights_are_said_so_and_do_no_harm(tmp_path: Path, damaged: bytes | int) -> None:
+async def test_damaged_weights_are_said_so_and_do_no_harm(tmp_path: Path, damaged: bytes | int, short: Path) -> None:
     if isinstance(damaged, int):
-        with weights().open("rb") as whole:
+        with short.open("rb") as whole:
             damaged = whole.read(damaged)
     (tmp_path / WEIGHTS).write_bytes(damaged)
     engine = Llama(row(), options(tmp_path))
@@ -315,14 +317,14 @@ async def test_damaged_weights_are_said_so_and_do_no_harm(tmp_path: Path, damage
         with pytest.raises(Unavailable):
             await engine.ready()
         (tmp_path / WEIGHTS).unlink()
-        (tmp_path / WEIGHTS).symlink_to(weights())
+        (tmp_path / WEIGHTS).symlink_to(short)
         assert await text(engine, asked("One, two,"))  # healed without a restart
     finally:
         await engine.close()
 
 
-async def test_the_event_loop_turns_while_the_model_is_loaded() -> None:
-    engine = Llama(row(), options(weights().parent))
+async def test_the_event_loop_turns_while_the_model_is_loaded(short: Path) -> None:
+    engine = Llama(row(), options(short.parent))
     await engine.open()
     with pytest.raises(ModelLoading) as loading:
         await engine.ready()
@@ -333,8 +335,8 @@ async def test_the_event_loop_turns_while_the_model_is_loaded() -> None:
     await engine.close()
 
 
-async def test_closing_ends_what_is_running() -> None:
-    engine = Llama(row(), options(weights().parent))
+async def test_closing_ends_what_is_running(short: Path) -> None:
+    engine = Llama(row(), options(short.parent))
     await engine.open()
     tasks = [asyncio.create_task(text(engine, asked(LONG, max_tokens=400))) for _ in range(4)]
     while engine.running() < 4:  # as above
@@ -375,11 +377,11 @@ print("left", flush=True)
 
 
 @pytest.mark.parametrize("how", ["close", "leave"])
-async def test_a_process_ends_cleanly_keeps_its_signals_and_hears_nothing_from_llama(how: str) -> None:
+async def test_a_process_ends_cleanly_keeps_its_signals_and_hears_nothing_from_llama(how: str, short: Path) -> None:
     path = Path(__file__).parents[2] / "src"
     run = await asyncio.to_thread(
         subprocess.run,
-        [sys.executable, "-W", "error", "-c", SCRIPT, str(weights()), how],
+        [sys.executable, "-W", "error", "-c", SCRIPT, str(short), how],
         capture_output=True,
         text=True,
         timeout=120,

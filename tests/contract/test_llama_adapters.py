@@ -1,4 +1,4 @@
-"""LoRA adapters over weights that several rows share; a real model answers."""
+"""LoRA adapters over weights that several rows share; the first layers of a real model answer."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from loquent.engines import Options
 from loquent.engines.llama import Llama
 from samples import gguf
 
-from .engines import WEIGHTS, weights
-from .llamas import asked, opened, options, row, text
+from .engines import WEIGHTS
+from .llamas import LAYERS, asked, opened, options, row, text
 
-pytestmark = [pytest.mark.anyio, pytest.mark.model, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.anyio, pytest.mark.model, pytest.mark.timeout(120), pytest.mark.xdist_group("llama")]
 
 SAID = (Message("user", "Name a bird."),)
 PLAIN = row(name="plain")
+SIZE = 6.0  # of an adapter's numbers: few layers have to turn the answer
 
 
 def turned(name: str, *adapters: tuple[str, float]) -> Model:
@@ -33,11 +34,11 @@ NONE, BOTH = turned("none", ("one.gguf", 0.0)), turned("both", ("one.gguf", 1.0)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, short: Path) -> Path:
     folder = tmp_path_factory.mktemp("adapters")
-    (folder / WEIGHTS).symlink_to(weights())
-    gguf.adapter(folder / "one.gguf", 576, layers=30)
-    gguf.adapter(folder / "two.gguf", 576, layers=15, size=0.35)
+    (folder / WEIGHTS).symlink_to(short)
+    gguf.adapter(folder / "one.gguf", 576, layers=LAYERS, size=SIZE)
+    gguf.adapter(folder / "two.gguf", 576, layers=LAYERS // 2, size=SIZE)
     return folder
 
 
@@ -91,26 +92,28 @@ async def test_an_adapter_alone_is_as_one_among_others(folder: Path, engines: di
         assert await said(full) == await said(engines["full"])
 
 
-def broken(folder: Path, how: str, given: Options) -> None:
+def broken(folder: Path, how: str, given: Options, short: Path) -> None:
     path = given.models_dir / "bad.gguf"
     if how == "no adapter":
-        path.symlink_to(weights())
+        path.symlink_to(short)
     elif how == "another kind":
         gguf.adapter(path, 576, layers=1, kind="ivector")
     elif how == "of another model":
         gguf.adapter(path, 64, layers=2)
     elif how == "cut off":
-        path.write_bytes((folder / "one.gguf").read_bytes()[:50_000])
+        path.write_bytes((folder / "one.gguf").read_bytes()[:20_000])
     else:
         path.write_bytes(b"not a model" * 1000)
 
 
 @pytest.mark.parametrize("how", ["no adapter", "another kind", "of another model", "cut off", "not GGUF"])
-async def test_a_bad_adapter_is_said_and_harms_no_other_row(folder: Path, tmp_path: Path, how: str) -> None:
-    (tmp_path / WEIGHTS).symlink_to(weights())
+async def test_a_bad_adapter_is_said_and_harms_no_other_row(
+    folder: Path, tmp_path: Path, how: str, short: Path
+) -> None:
+    (tmp_path / WEIGHTS).symlink_to(short)
     (tmp_path / "one.gguf").symlink_to(folder / "one.gguf")
     given = options(tmp_path)
-    broken(folder, how, given)
+    broken(folder, how, given, short)
     async with opened(given, PLAIN, turned("bad", ("bad.gguf", 1.0)), FULL) as (plain, bad, full):
         before = await said(plain)
         for _ in range(2):
@@ -120,10 +123,10 @@ async def test_a_bad_adapter_is_said_and_harms_no_other_row(folder: Path, tmp_pa
         assert await said(plain) == before
 
 
-async def test_an_adapter_that_is_not_there_is_named(tmp_path: Path) -> None:
-    (tmp_path / WEIGHTS).symlink_to(weights())
+async def test_an_adapter_that_is_not_there_is_named(tmp_path: Path, short: Path) -> None:
+    (tmp_path / WEIGHTS).symlink_to(short)
     async with opened(options(tmp_path), FULL) as (full,):
         with pytest.raises(NotInstalled, match=r"its adapter \(one\.gguf\) is not here"):
             await said(full)
-        gguf.adapter(tmp_path / "one.gguf", 576, layers=30)
+        gguf.adapter(tmp_path / "one.gguf", 576, layers=LAYERS, size=SIZE)
         assert await said(full)

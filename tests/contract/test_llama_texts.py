@@ -1,4 +1,4 @@
-"""Vectors of texts by the embedded engine; a real model makes them."""
+"""Vectors of texts by the embedded engine; the first layers of a real model make them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Sequence
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -16,17 +17,16 @@ from loquent.domain.requests import NOTHING
 from loquent.engines.llama import Llama
 from loquent.ports.engine import Ask
 
-from .engines import weights
 from .llamas import CONTEXT, all_free, asked, chunks, opened, options, row, text
 
-pytestmark = [pytest.mark.anyio, pytest.mark.model, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.anyio, pytest.mark.model, pytest.mark.timeout(120), pytest.mark.xdist_group("llama")]
 
 ROW = row(abilities=frozenset(("embeddings",)))
 
 
 @pytest.fixture(scope="module")
-async def engine() -> AsyncIterator[Llama]:
-    async with opened(options(weights().parent), ROW) as (engine,):
+async def engine(short: Path) -> AsyncIterator[Llama]:
+    async with opened(options(short.parent), ROW) as (engine,):
         yield engine
 
 
@@ -86,17 +86,17 @@ async def test_the_size_of_vectors_is_the_model_s(engine: Llama) -> None:
     assert refused.value.field == "dimensions"
 
 
-async def test_a_row_for_vectors_answers_nothing_and_one_for_answers_makes_none(engine: Llama) -> None:
+async def test_a_row_for_vectors_answers_nothing_and_one_for_answers_makes_none(engine: Llama, short: Path) -> None:
     with pytest.raises(Invalid, match="answers nothing"):
         await text(engine, asked("One"))
-    async with opened(options(weights().parent, at_start=lambda name: False), row()) as (answers,):
+    async with opened(options(short.parent, at_start=lambda name: False), row()) as (answers,):
         with pytest.raises(Invalid, match="makes no vectors"):
             await chunks(answers, asking("word"))
 
 
-async def test_one_row_may_do_both(engine: Llama) -> None:
+async def test_one_row_may_do_both(engine: Llama, short: Path) -> None:
     both = row(name="both", abilities=frozenset(("chat", "text", "embeddings")))
-    async with opened(options(weights().parent), both) as (engine_of_both,):
+    async with opened(options(short.parent), both) as (engine_of_both,):
         answer, made = await asyncio.gather(
             text(engine_of_both, asked("One, two,", both)), vectors(engine_of_both, "bird", model=both)
         )

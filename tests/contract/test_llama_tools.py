@@ -24,7 +24,7 @@ from samples import gguf
 from .engines import weights
 from .llamas import asked, chunks, opened, options, row, text
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120), pytest.mark.xdist_group("llama")]
 
 ROW = row(abilities=frozenset(("chat", "text", "tools", "logprobs")))
 CITY = {"type": "object", "properties": {"city": {"type": "string", "maxLength": 20}}, "required": ["city"]}

@@ -16,7 +16,7 @@ import httpx2
 import pytest
 from playwright.async_api import Browser, Locator, Page, Route, async_playwright, expect
 
-pytestmark = [pytest.mark.anyio, pytest.mark.browser]
+pytestmark = [pytest.mark.anyio, pytest.mark.browser, pytest.mark.xdist_group("browser")]
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = (

@@ -72,6 +72,7 @@ def seconds_of(duration: str) -> float:
     return sum(float(number) * units[unit] for number, unit in re.findall(r"([\d.]+)(ms|s|m|h)", duration))
 
 
+@pytest.mark.no_cover  # the same lines 10,000 times: to count them takes longer than the test
 async def test_who_obeys_the_headers_sees_no_second_429_in_10_000_requests(tmp_path: Path, clock: Clock) -> None:
     limit = {"LOQUENT_LIMIT_GENERATIONS": "6/second, 60/minute, 1000/hour", "LOQUENT_TOKEN_MINUTES": "500000"}
     async with serving(tmp_path, works=False, **limit) as (app, services):

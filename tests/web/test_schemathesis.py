@@ -8,10 +8,12 @@ from typing import Any
 
 import httpx2
 import pytest
+import requests
 import schemathesis
 from hypothesis import HealthCheck, Phase, settings
 from schemathesis import BaseSchema
 from schemathesis.checks import not_a_server_error
+from schemathesis.core.failures import FailureGroup
 from schemathesis.generation.feedback import FeedbackSources
 from schemathesis.pytest._test_builder import build_operation_test
 from schemathesis.specs.openapi.checks import (
@@ -54,6 +56,14 @@ def schema() -> BaseSchema:
     return schemathesis.openapi.from_dict(shortened(document()))
 
 
+@pytest.fixture(scope="module")
+def session() -> Iterator[requests.Session]:
+    """One connection for all: to make one for each request costs more than the request."""
+    with requests.Session() as opened:
+        opened.trust_env = False
+        yield opened
+
+
 def shortened(part: Any) -> Any:
     """The document, its longest texts of a length that is quick to make: a million characters are no body at all."""
     if isinstance(part, list):
@@ -63,23 +73,40 @@ def shortened(part: Any) -> Any:
     return {name: 20_000 if name == "maxLength" and each == LONGEST else shortened(each) for name, each in part.items()}
 
 
-# Made here and not by ``schema.parametrize()``: that makes all requests in every process that only lists the tests.
-@pytest.mark.parametrize("label", sorted(f"{method} {path}" for method, path in CALLED))
-def test_nothing_made_from_the_document_breaks_the_server(label: str, schema: BaseSchema, server: Served) -> None:
+def hold(schema: BaseSchema, label: str, url: str, session: requests.Session) -> int:
+    """Hold one operation to the document; gives the number of requests. ``schema.parametrize()`` would do the same,
+    but makes all requests in every process that only lists the tests."""
     count = 0
 
     @BOUNDED
     def answered(case: Any) -> None:
         nonlocal count
         count += 1
-        case.call_and_validate(base_url=server.url, checks=CHECKS)
+        case.call_and_validate(base_url=url, session=session, checks=CHECKS)
 
     operation = schema.find_operation_by_label(label)
-    assert operation is not None
+    assert operation is not None, label
     build_operation_test(
         config=schema.config, operation=operation, test_func=answered, given_kwargs={}, feedback=FeedbackSources()
     )()
-    assert count > 0
+    return count
+
+
+@pytest.mark.parametrize("label", sorted(f"{method} {path}" for method, path in CALLED))
+def test_nothing_made_from_the_document_breaks_the_server(
+    label: str, schema: BaseSchema, server: Served, session: requests.Session
+) -> None:
+    assert hold(schema, label, server.url, session) > 0
+
+
+def test_a_promise_that_the_server_does_not_keep_is_seen(server: Served, session: requests.Session) -> None:
+    path = "/api/v1/health/live"
+    promised = json.loads(json.dumps(document()))
+    operation = promised["paths"][path]["get"]
+    promised["paths"] = {path: {"get": operation}}
+    operation["responses"]["200"]["content"] = {"application/json": {"schema": {"required": ["never said"]}}}
+    with pytest.raises(FailureGroup, match="never said"):
+        hold(schemathesis.openapi.from_dict(promised), f"GET {path}", server.url, session)
 
 
 def test_the_document_that_is_served_is_this_one(server: Served) -> None:
