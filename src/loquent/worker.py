@@ -35,6 +35,7 @@ async def work(services: Services, told: asyncio.Event) -> None:
         log.info("taking jobs", slots=services.settings.job_slots)
         try:
             await told.wait()
+            await services.leave()
             await services.drain(services.settings.stop_seconds)
         finally:
             await services.close()

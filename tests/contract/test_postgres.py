@@ -176,6 +176,17 @@ async def test_a_killed_server_loses_nothing_that_was_told_and_is_found_again(
         assert len(await store.get(Generation, *told)) == len(await store.get(Content, *told)) == len(told) > 0
 
 
+async def test_a_restart_while_nothing_is_asked_costs_nobody_anything(mortal: PostgresServer, tmp_path: Path) -> None:
+    async with opened(mortal.database(), tmp_path) as store:
+        made = generation()
+        await store.write(Add(made))
+        await store.get(Generation, made.id)
+        mortal.stop()
+        mortal.start()
+        await store.write(Add(content(made.id)))
+        assert await store.get(Generation, made.id)
+
+
 async def test_a_frozen_server_is_given_up_and_found_again(mortal: PostgresServer, tmp_path: Path) -> None:
     async with opened(f"{mortal.database()}?patience=1", tmp_path) as store:
         made = generation()

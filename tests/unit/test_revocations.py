@@ -164,6 +164,19 @@ async def test_whoever_waits_for_the_whole_is_told_too(tmp_path: Path) -> None:
             assert (await running).status == 401
 
 
+async def test_who_has_logged_in_again_keeps_what_is_open(tmp_path: Path) -> None:
+    async with two(tmp_path, **SAME) as (one, other):
+        await token_of(one)
+        await one.accounts.revoke("ann")
+        fresh = other.accounts.who(await one.accounts.log_in("ann", PASSWORD), "")
+        begun = await other.generations.begin(fresh, wanted("[slow 0.05] [words 10] on and on"))
+        running = asyncio.create_task(other.generations.collect(begun))
+        await asyncio.sleep(0.1)
+        await other.revocations.look()
+        await running
+        assert begun.now()[0].status == "completed"
+
+
 @pytest.mark.parametrize("is_here", [True, False])
 async def test_following_ends_with_an_error_and_the_job_goes_on(tmp_path: Path, is_here: bool) -> None:
     async with serving(tmp_path, works=is_here, **SAME) as (app, services):

@@ -42,7 +42,8 @@ class House:
         self.store, self.asked = Absent(services.store), 0
         self.runner = Runner(self.store, {"text": self._recipe}, Pace())
         parts = (services.models, services.limits, self.runner, services.queue, services.answers)
-        self._generations = Generations(self.store, *parts, Backlog(self.store, Bounds(10, 10, 10)))
+        backlog = Backlog(self.store, Bounds(10, 10, 10))
+        self._generations = Generations(self.store, *parts, backlog, services.tokens)
 
     async def _recipe(self, _: Live) -> Any:
         self.asked += 1

@@ -114,7 +114,11 @@ class Parent:
         deaths = 0
         while True:
             began = time.monotonic()
-            code = await self._run(place)
+            try:
+                code = await self._run(place)
+            except OSError as error:  # no memory, no processes left: the others go on
+                log.error("a server process cannot be started", process=place.number, why=str(error))
+                code = 1
             if self._told.is_set():
                 return code
             if code == REFUSED and not self._running:

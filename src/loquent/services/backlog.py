@@ -78,6 +78,7 @@ class Lines:
     front: int | None = None  # the place of the next one to be taken; None: nothing new waits
     tenants: dict[str, Line] = field(default_factory=dict)
     took: float = 0.0  # seconds that the look took
+    seen: Counter[Coming] = field(default_factory=Counter)  # of what has not run yet, whoever accepted it
 
     def add(self, tenant: str, owner: str) -> Own:
         """Count one more; gives its caller's part."""
@@ -161,6 +162,7 @@ class Backlog:
     def came(self, who: Principal, place: Moment | None) -> None:
         """It is on the record, or will never be."""
         key = (who.tenant, who.owner, place or 0)
+        self._lines.seen[key] += 1
         if self._is_looking:
             self._came.add(key)
         else:
@@ -171,14 +173,14 @@ class Backlog:
     async def _look(self) -> None:
         """See what waits, whoever accepted it."""
         before, lines = self._lines, Lines(now())
-        seen: set[Coming] = set()
+        seen = lines.seen
         async for each in self._waiting():
             own = lines.add(each.tenant, each.owner)
-            seen.add((each.tenant, each.owner, each.due_at or 0))
             if not each.fence and each.due_at is not None:  # what has run before stands where the clock has put it
+                seen[each.tenant, each.owner, each.due_at] += 1
                 own.last = max(own.last, each.due_at)
                 lines.front = min(lines.front or each.due_at, each.due_at)
-        for tenant, owner, place in self._coming - seen:
+        for tenant, owner, place in self._coming - seen.keys():
             own = lines.add(tenant, owner)
             own.last = max(own.last, place)
             lines.front = min(lines.front or place, place)
@@ -206,7 +208,7 @@ class Backlog:
         if not before.count or not after.count or not 0 < seconds < LONGEST:
             return
         fading = math.exp(-seconds / RECENT)
-        self._taken = max(0.0, self._taken * fading + before.count - after.count)
+        self._taken = self._taken * fading + (before.seen - after.seen).total()
         self._spent = self._spent * fading + seconds
 
     @property

@@ -148,8 +148,7 @@ class Generations:
     async def begin(self, who: Principal, wanted: Wanted) -> Begun:
         """Accept one that the caller runs itself, by ``stream`` or ``collect``. Raises Over, Invalid, NotFound …"""
         offer = self._offer(who, wanted)
-        if self._runner.is_store_gone:
-            await self._store.ready()  # or the engine would work for nothing
+        await self._runner.check_store()  # or the engine would work for nothing
         begun = await self._accept(who, wanted, FOREGROUND, offer)
         if begun.replayed:
             return begun
@@ -164,6 +163,7 @@ class Generations:
                 streamed=wanted.streamed,
                 saved=wanted.is_kept_first,
             )
+            begun.live.since = who.since
         return begun
 
     async def submit(self, who: Principal, wanted: Wanted) -> Begun:

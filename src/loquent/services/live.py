@@ -47,6 +47,7 @@ class Live:
         "reasoning",
         "saved",
         "saving",
+        "since",
         "spans",
         "steps",
         "steps_done",
@@ -75,6 +76,7 @@ class Live:
         self.streamed = streamed
         self.saved = saved
         self.saving: asyncio.Task[None] | None = None
+        self.since = Moment(0)  # when the token was given by which its caller asks
         self.is_ending = False
         self.stopped: str | None = None
         self.first_at: Moment | None = None

@@ -64,6 +64,5 @@ class Revocations:
         self._since = later(began, -SLACK)
 
     def _act(self, user: User) -> None:
-        self._tokens.revoke(user)
-        ended = self._runner.revoke(user.tenant, user.id)
+        ended = self._runner.revoke(user.tenant, user.id, self._tokens.revoke(user))
         log.info("tokens revoked", user=user.id, active=user.is_active, ended=ended)

@@ -100,12 +100,22 @@ class Runner:
 
     @property
     def is_store_gone(self) -> bool:
-        """Whether the store has taken nothing for a while: its ``ready`` says whether it would now."""
+        """Whether the store has taken nothing for a while."""
         return self._away_since is not None and later(self._away_since, GONE) < now()
 
-    def revoke(self, tenant: str, owner: str) -> int:
-        """End what callers by that owner's tokens wait for, and have followers look; how many ended. Jobs go on."""
-        theirs = [each for each in self.lives.values() if _is_of(each.generation, tenant, owner)]
+    async def check_store(self) -> None:
+        """Raise Unavailable where the store has been away for a while and still is."""
+        if self.is_store_gone:
+            await self._store.ready()
+            self._away_since = None
+
+    def revoke(self, tenant: str, owner: str, good_from: Moment) -> int:
+        """End what callers by that owner's older tokens wait for, have followers look; how many ended. Jobs go on."""
+        theirs = [
+            each
+            for each in self.lives.values()
+            if _is_of(each.generation, tenant, owner) and (each.is_job or each.since < good_from)
+        ]
         for live in theirs:
             if live.is_job:
                 live.wake()

@@ -71,12 +71,16 @@ class Tokens:
             raise Unauthenticated("the access token has expired")
         return principal
 
-    def revoke(self, user: User) -> None:
-        """Take no token of that user any more that was given before ``tokens_from``; of one not active, none at all."""
+    def revoke(self, user: User) -> Moment:
+        """Take no token of that user any more that was given before ``tokens_from``; of one not active, none at all.
+
+        Gives the moment from which tokens are good.
+        """
         whose = (user.tenant, user.id)
-        self._good_from[whose] = (user.tokens_from or Moment(0)) if user.is_active else NEVER
+        self._good_from[whose] = good_from = (user.tokens_from or Moment(0)) if user.is_active else NEVER
         kept = ((token, known) for token, known in self._verified.items() if _whose(known[0]) != whose)
         self._verified = dict(kept)  # so that what is found there need not be asked again
+        return good_from
 
     def check_stands(self, who: Principal) -> None:
         """Return where the token that said who asks is still good. Raises Unauthenticated where it was revoked."""

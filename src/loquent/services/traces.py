@@ -25,6 +25,7 @@ from loquent.domain.models import Model
 from loquent.domain.principals import Principal
 from loquent.domain.records import RECORDS
 from loquent.ports.engine import Ask, Chunk
+from loquent.ports.figures import figures_of
 from loquent.ports.store import Change, Replace, Store
 from loquent.ports.tracer import CLIENT, CONSUMER, INTERNAL, Span, Tracer, current
 from loquent.services.generations import Begun, Generations, Wanted
@@ -165,6 +166,10 @@ class TracedStore:
     def __getattr__(self, name: str) -> Any:
         """Everything else is the store's own."""
         return getattr(self._store, name)
+
+    def figures(self) -> Mapping[str, float]:
+        """See Watched: not every Python finds by itself what is looked up elsewhere."""
+        return figures_of(self._store)
 
     async def write(self, *changes: Change) -> None:
         """See the port."""

@@ -111,7 +111,8 @@ class Watch:
         Whoever is due first need not be the one that waits longest: so the oldest of some is told.
         """
         page = await self._store.page(Generation, "due", {}, limit=SOME, until=now())
-        return Moment(min((max(each.created_at, each.due_at or 0) for each in page.items), default=0))
+        waiting = (max(each.created_at, each.started_at or 0, each.due_at or 0) for each in page.items)
+        return Moment(min(waiting, default=0))
 
     def _families(self) -> Iterator[Metric]:
         seen = self._seen

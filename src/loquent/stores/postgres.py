@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import select
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -121,7 +122,9 @@ class Threads:
 
     def _write_group(self, group: list[Job]) -> None:
         try:
-            if self._writer is None or self._writer.closed:
+            if not _is_open(self._writer):
+                self._drop_writer()
+            if self._writer is None:
                 self._writer = connection(self._url)
             asks = [job for job in group if _asks(job)]
             writes = [job for job in group if not _asks(job)]
@@ -136,7 +139,9 @@ class Threads:
     def _read_group(self, group: list[Job]) -> None:
         """All in one round trip; each statement sees what was committed when it began."""
         try:
-            if self._reader is None or self._reader.closed:
+            if not _is_open(self._reader):
+                self._drop_reader()
+            if self._reader is None:
                 self._reader = connection(self._url)
             reader = self._reader
             with reader.pipeline():
@@ -164,6 +169,20 @@ def connection(url: str, **session: str) -> psycopg.Connection[Any]:
     opened = psycopg.connect(**{**CONNECT, **known, "options": options}, autocommit=True)  # type: ignore[arg-type]
     opened.prepare_threshold, opened.prepared_max = 1, PREPARED
     return opened
+
+
+def _is_open(used: psycopg.Connection[Any] | None) -> bool:
+    """Whether it can be used: a server that was restarted while nothing was asked has said goodbye on it."""
+    if used is None or used.closed:
+        return False
+    heard = select.poll()
+    heard.register(used.pgconn.socket, select.POLLIN)
+    try:
+        while heard.poll(0):
+            used.pgconn.consume_input()
+    except psycopg.Error:
+        return False
+    return True
 
 
 def _asks(job: Job) -> bool:
@@ -379,4 +398,4 @@ def _schema(opened: psycopg.Connection[Any]) -> Schema:
     if known is None or known[0] is None:
         return Schema()
     found = opened.execute("SELECT * FROM alembic_version").fetchone()
-    return Schema(*found) if found else Schema()
+    return Schema(*found[:2]) if found else Schema()

@@ -322,7 +322,7 @@ def _schema(opened: sqlite3.Connection) -> Schema:
     """What the database says of its schema, read without Alembic."""
     known = opened.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").fetchone()
     found = opened.execute("SELECT * FROM alembic_version").fetchone() if known else None
-    return Schema(*found) if found else Schema()
+    return Schema(*found[:2]) if found else Schema()
 
 
 def _parts(url: str) -> tuple[Path, dict[str, str]]:

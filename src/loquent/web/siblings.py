@@ -7,7 +7,7 @@ import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-SECONDS = 2.0  # in which another one must have answered; who does not is left out, as one that has died
+SECONDS = 5.0  # in which another one, and its own parts, must have answered; who does not is left out, as one that died
 Page = Callable[[], Awaitable[bytes]]
 """The metrics of this process alone."""
 SAMPLE = re.compile(rb"^(\w+)(?:\{(.*)\})? (.*)$")

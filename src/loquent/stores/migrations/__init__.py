@@ -62,7 +62,7 @@ def upgrade(connection: Connection, name: str) -> None:
         raise not_ours(name)
     if current is not None:
         found = connection.exec_driver_sql("SELECT * FROM alembic_version").one()
-        if Schema(*found).is_usable(name):
+        if Schema(*found[:2]).is_usable(name):
             return  # another process was faster
     modules = {each.revision: each.module for each in ScriptDirectory(_scripts()).walk_revisions()}
     if current is not None and current not in modules:
