@@ -34,6 +34,7 @@ from loquent.domain.kinds import (
     url,
     whole,
 )
+from loquent.domain.urls import without_password
 
 SERVER, DATA, ACCESS, MODELS = "Server", "Data", "Access", "Models"
 LIMITS, JOBS, KEEPING, SEEING = "Limits", "Jobs", "Retention", "Logs and metrics"
@@ -796,7 +797,7 @@ def passed_over(environ: Mapping[str, str]) -> list[str]:
     found = read(environ)
     used = {
         "store": f"records are kept in {found.store_url.partition('?')[0]}",
-        "queue": f"workers are told of jobs by {_without_password(found.queue)}",
+        "queue": f"workers are told of jobs by {without_password(found.queue)}",
         "limiter": f"rates are counted in {found.limiter}",
         "blobs": f"uploaded files are kept in {found.blobs_url}",
     }
@@ -829,7 +830,7 @@ def _value(name: str, text: str, meta: Mapping[str, Any]) -> Any:
     try:
         return meta["kind"].read(text)
     except ValueError:
-        shown = f"a value of {len(text.encode())} bytes" if meta["secret"] else repr(_without_password(text)[:200])
+        shown = f"a value of {len(text.encode())} bytes" if meta["secret"] else repr(without_password(text)[:200])
         raise Misconfigured(f"{name} holds {shown}; it takes {meta['takes']}") from None
 
 
@@ -837,7 +838,3 @@ def _in_region(url: str, region: str) -> str:
     if not region or re.search("[?&]region=", url):
         return url
     return f"{url}{'&' if '?' in url else '?'}region={region}"
-
-
-def _without_password(text: str) -> str:
-    return re.sub(r"(://[^:/@\s]*):[^/]*@", r"\1:…@", text)

@@ -6,7 +6,6 @@ import asyncio
 import difflib
 import http.client
 import os
-import re
 import shutil
 import time
 from collections.abc import Iterable
@@ -18,6 +17,7 @@ from urllib.parse import urlsplit
 from loquent import queues, stores
 from loquent.cli.listening import bound
 from loquent.domain.errors import LoquentError, Misconfigured, ModelLoading, Unavailable
+from loquent.domain.urls import without_password
 from loquent.services.models import Offer
 from loquent.settings import Settings, passed_over
 from loquent.wiring import build_models, model_rows, unknown_models
@@ -29,7 +29,6 @@ ANSWER_SECONDS = 5.0  # that anything else may take to answer
 LITTLE_SPACE = 1_000_000_000  # bytes
 CLOCK_SECONDS = 60  # by which the newest record may lie ahead
 READERS = {"pypdf": ".pdf"}
-PASSWORD = re.compile(r"(://[^:/@\s]*):[^/]*@")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +67,7 @@ def configured() -> list[Finding]:
         if name is None:
             continue
         where = "environment" if name in os.environ else ".env"
-        value = "(hidden)" if each.metadata["secret"] else PASSWORD.sub(r"\1:…@", merged[name].strip())
+        value = "(hidden)" if each.metadata["secret"] else without_password(merged[name].strip())
         found.append(Finding(OK, f"{name} = {value}, from {where}"))
     found += [
         Finding(DOUBT, f"{name} is set, and is no setting", _nearest(name, known))
@@ -104,7 +103,7 @@ def folder(settings: Settings) -> list[Finding]:
 
 async def store(settings: Settings) -> list[Finding]:
     """The store: its schema, its soundness, and whether it answers; one that is not there yet is not made."""
-    shown = PASSWORD.sub(r"\1:…@", settings.store_url)
+    shown = without_password(settings.store_url)
     if shown.startswith("memory"):
         return [Finding(DOUBT, "records are kept in memory, and gone when the server stops", "unset LOQUENT_STORE")]
     try:
@@ -130,7 +129,7 @@ async def store(settings: Settings) -> list[Finding]:
 
 async def queue(settings: Settings) -> list[Finding]:
     """How workers hear of jobs. Without their broker they look by themselves, so that one away is a doubt."""
-    shown = PASSWORD.sub(r"\1:…@", settings.queue_url)
+    shown = without_password(settings.queue_url)
     if shown.startswith("local:"):
         return [Finding(OK, "jobs are told of within a process")]
     try:

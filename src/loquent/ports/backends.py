@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
 from loquent.domain.errors import Misconfigured
+from loquent.domain.urls import without_password
 
 
 def named(url: str, schemes: Mapping[str, str], setting: str, *, extra: str = "") -> Any:
@@ -28,8 +28,3 @@ def named(url: str, schemes: Mapping[str, str], setting: str, *, extra: str = ""
             f"{setting} holds {without_password(url)!r}, which needs {error.name}:"
             f" pip install 'loquent[{extra or scheme}]'"
         ) from error
-
-
-def without_password(url: str) -> str:
-    """The URL without who logs in by it."""
-    return re.sub(r"://[^/@\s]*@", "://…@", url)
