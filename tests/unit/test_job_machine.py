@@ -200,6 +200,7 @@ class Jobs(RuleBasedStateMachine):
     def upheaval(self, what: str, pick: int) -> None:
         process = self.processes[pick % len(self.processes)]
         if what == "sweep":
+            self.do(process.worker._suspects.keep())
             self.do(process.worker._forget_repeats())
         elif what == "stop":
             self._stop(process)

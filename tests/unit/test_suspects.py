@@ -5,16 +5,76 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, TypeVar
 
 import pytest
+import time_machine
 
 from built import ANN, opened, wanted
-from loquent.domain.clock import later, now
-from loquent.domain.generations import Generation, claimed
+from loquent.domain.clock import SECOND, later, now
+from loquent.domain.errors import Unavailable
+from loquent.domain.evolve import evolve
+from loquent.domain.generations import Generation, claimed, released
+from loquent.ports.store import Change, Replace, Store
+from loquent.services import metrics
+from loquent.services.jobs import Worker
+from loquent.services.runner import Pace
+from loquent.services.suspects import Suspects
 from loquent.wiring import Services
+
+R = TypeVar("R")
 
 pytestmark = pytest.mark.anyio
 JOB = "[slow 0.01] [words 10] good"
+LEASE = 60.0
+
+
+class Away:
+    """A store that is away for its next so many reads or writes."""
+
+    def __init__(self, store: Store, *, reads: int = 0, writes: int = 0) -> None:
+        self._store, self.reads, self.writes, self.tried = store, reads, writes, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def get(self, kind: type[R], *ids: str) -> list[R]:
+        self.reads -= 1
+        if self.reads >= 0:
+            raise Unavailable("away")
+        return await self._store.get(kind, *ids)
+
+    async def write(self, *changes: Change) -> None:
+        self.writes -= 1
+        self.tried += 1
+        if self.writes >= 0:
+            raise Unavailable("away")
+        await self._store.write(*changes)
+
+
+async def due(services: Services, count: int, by: str = "a") -> list[Generation]:
+    """So many as a worker takes them."""
+    put, add = claimed(later(now(), LEASE), by)
+    return await services.store.take(Generation, "due", {}, until=now(), n=count, put=put, add=add)
+
+
+def first_runs() -> float:
+    """How many were counted."""
+    return metrics.registry.get_sample_value("loquent_job_wait_seconds_count") or 0
+
+
+def worker(services: Services, *, store: Any = None, room: Any = None) -> Worker:
+    """Another worker of that process."""
+    return Worker(
+        store or services.store,
+        services.runner,
+        services.models,
+        services.queue,
+        slots=4,
+        sweep_seconds=0.1,
+        room=room,
+    )
 
 
 async def submitted(services: Services, count: int, prompt: str = JOB) -> list[str]:
@@ -123,3 +183,138 @@ async def test_a_suspect_that_is_cancelled_while_it_waits_is_over(tmp_path: Path
         await services.generations.cancel(ANN, suspect)
         found = await all_over(services, [suspect, steady, *await submitted(services, 1)])
     assert [record.status for record in found] == ["cancelled", "completed", "completed"]
+
+
+async def test_a_newcomer_waits_for_one_suspect_at_most(tmp_path: Path) -> None:
+    async with opened(tmp_path, works=False) as services:
+        suspects = await submitted(services, 4)
+        await died(services, 4, times=2)
+        await services.worker.open(alone=False)
+        async with asyncio.timeout(10):
+            while not services.runner.lives:
+                await asyncio.sleep(0.002)
+        newcomers = await submitted(services, 1)
+        found = await all_over(services, suspects + newcomers)
+    assert [record.attempts for record in found] == [3] * 4 + [1]
+    order = [record.id for record in sorted(found, key=lambda record: record.started_at or 0)]
+    assert order.index(newcomers[0]) == 1
+
+
+async def test_a_suspect_that_waits_longer_than_a_lease_stays_with_its_worker(tmp_path: Path) -> None:
+    async with opened(tmp_path, works=False) as services:
+        await submitted(services, 2)
+        await died(services, 2, times=2)
+        with time_machine.travel(now() / SECOND, tick=False) as clock:
+            first = Suspects(services.store, Pace(lease=LEASE), "a")
+            assert await first.sift(await due(services, 2), 1) == []
+            for _ in range(4):
+                clock.shift(LEASE * 0.8)
+                await first.keep()
+                assert await due(services, 2, "b") == []
+            clock.shift(LEASE + 1)  # it is dead
+            assert [record.attempts for record in await due(services, 2, "b")] == [3, 3]
+            await first.keep()  # it was not
+            assert first.room(4, 1) == 3, "it stands still for what others have"
+
+
+async def test_a_worker_holds_what_waits_at_each_sweep(tmp_path: Path) -> None:
+    async with opened(tmp_path, works=False) as services:
+        [suspect] = await submitted(services, 1)
+        await died(services, 1, times=2)
+        [steady] = await submitted(services, 1, "[slow 0.01] [words 1000] x")
+        await services.worker.open(alone=False)
+        seen: set[int] = set()
+        async with asyncio.timeout(10):
+            while len(seen) < 3:
+                [record] = await records(services, [suspect])
+                if record.status == "pending" and steady in services.runner.lives:
+                    seen.add(record.due_at or 0)
+                await asyncio.sleep(0.01)
+        assert record.attempts == 2
+
+
+async def test_a_last_run_that_could_not_be_given_back_is_still_to_come(tmp_path: Path) -> None:
+    async with opened(tmp_path, works=False) as services:
+        ids = await submitted(services, 3)
+        await died(services, 3, times=2)
+        away = Away(services.store, writes=2)
+        some = Suspects(away, Pace(lease=LEASE), "a")  # type: ignore[arg-type]
+        [alone] = await some.sift(await due(services, 3), 0)
+        others = [id for id in ids if id != alone.id]
+        assert {record.attempts for record in await records(services, others)} == {3}
+        assert await some.claim() == [], "it is the turn of others"
+        [taken] = await some.claim()
+        [record] = await records(services, [taken.id])
+        assert (record, record.status, record.attempts) == (taken, "processing", 3)
+        assert record.fence == alone.fence + 1
+        [left] = [id for id in others if id != taken.id]
+        await some.keep()
+        [record] = await records(services, [left])
+        assert (record.status, record.attempts) == ("pending", 2)
+
+
+async def test_a_claim_that_the_store_refuses_leaves_the_suspect_waiting(tmp_path: Path) -> None:
+    async with opened(tmp_path, works=False) as services:
+        await submitted(services, 1)
+        await died(services, 1, times=2)
+        away = Away(services.store)
+        some = Suspects(away, Pace(lease=LEASE), "a")  # type: ignore[arg-type]
+        await some.sift(await due(services, 1), 1)
+        away.writes = 1
+        with pytest.raises(Unavailable):
+            await some.claim()
+        assert [record.attempts for record in await some.claim()] == [3]
+
+
+async def test_a_last_run_is_not_spent_on_texts_that_could_not_be_read(tmp_path: Path) -> None:
+    async with opened(tmp_path, works=False) as services:
+        ids = await submitted(services, 1)
+        await died(services, 1, times=2)
+        some = worker(services, store=Away(services.store, reads=1))
+        await some.open(alone=False)
+        try:
+            [record] = await all_over(services, ids)
+        finally:
+            await some.close()
+    assert (record.status, record.attempts) == ("completed", 3)
+
+
+async def test_a_stop_asks_a_store_that_is_away_once(tmp_path: Path) -> None:
+    async with opened(tmp_path, works=False) as services:
+        await submitted(services, 3)
+        await died(services, 3, times=2)
+        away = Away(services.store)
+        some = Suspects(away, Pace(lease=LEASE), "a")  # type: ignore[arg-type]
+        await some.sift(await due(services, 3), 1)
+        away.tried, away.writes = 0, 3
+        await some.close()
+    assert away.tried == 1
+
+
+async def test_what_was_handed_back_has_no_second_first_run(tmp_path: Path) -> None:
+    async with opened(tmp_path, works=False) as services:
+        ids = await submitted(services, 1)
+        [taken] = await due(services, 1)
+        await services.store.write(Replace(taken, evolve(released(taken), due_at=now())))
+        before = first_runs()
+        await services.worker.open(alone=False)
+        [record] = await all_over(services, ids)
+        assert (record.attempts, first_runs() - before) == (1, 0)
+        await all_over(services, await submitted(services, 1))
+        assert first_runs() - before == 1
+
+
+async def test_on_a_full_disk_rings_are_for_others_and_a_sweep_finds_the_room_there_is_again(tmp_path: Path) -> None:
+    async with opened(tmp_path, works=False) as services:
+        ids = await submitted(services, 1)
+        room = SimpleNamespace(is_full=True)
+        some = worker(services, room=room)
+        await some.open(alone=False)
+        try:
+            await asyncio.sleep(0.15)  # a sweep
+            assert not some._has_room.is_set()
+            room.is_full = False
+            [record] = await all_over(services, ids)
+        finally:
+            await some.close()
+    assert record.status == "completed"

@@ -228,6 +228,11 @@ def released(current: Generation, *, seconds: float = 0) -> Generation:
     return evolve(current, status=PENDING, due_at=due_at, lease_by=None, attempts=max(0, current.attempts - 1))
 
 
+def postponed(current: Generation, *, seconds: float) -> Generation:
+    """It goes on waiting, and is due to everybody in that many seconds."""
+    return evolve(current, due_at=later(now(), seconds))
+
+
 def restarted(current: Generation) -> Generation:
     """Nobody is at it any more, nor keeps it for later: it is due now, so that whoever looks takes it over."""
     return evolve(current, due_at=now())

@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from loquent.domain import failpoints
 from loquent.domain.clock import SECOND, later, now
-from loquent.domain.errors import EngineFailed, LoquentError, Stale
+from loquent.domain.errors import EngineFailed, LoquentError, Stale, Unavailable
 from loquent.domain.generations import (
     BACKGROUND,
     CANCELLED,
@@ -39,6 +39,7 @@ from loquent.services.suspects import Suspects
 
 log = Log("loquent.jobs")
 SWEEP = 200  # records that one look for what is out of date handles
+AGAIN = 0.5  # seconds until a store that is away is asked again for the texts of what was taken
 
 
 class Worker:
@@ -147,23 +148,35 @@ class Worker:
         self._has_room.clear()
         while (free := self._suspects.room(self._slots, len(self._jobs))) > 0 and not self._is_closing:
             if self._room is not None and self._room.is_full:
-                self._has_room.set()  # an answer takes space: those that wait, wait for that, too
-                return
+                return  # an answer takes space: rings are for others, and the next sweep looks again
             taken = await self._suspects.claim()
             if not taken:
                 put, add = claimed(later(now(), self._runner.pace.lease), self._name)
                 taken = await self._store.take(Generation, "due", {}, until=now(), n=free, put=put, add=add)
+            if not taken:
+                taken = await self._suspects.claim()  # nobody else waits
             if not taken:
                 self._has_room.set()
                 return
             failpoints.passing("after-claim")
             taken = await self._suspects.sift(taken, len(self._jobs))
             _count(taken)
-            contents = {each.id: each for each in await self._store.get(Content, *(each.id for each in taken))}
+            contents = await self._contents(taken)
             for generation in taken:
                 task = asyncio.create_task(self._do(generation, contents.get(generation.id)))
                 self._jobs.add(task)
                 task.add_done_callback(self._done)
+
+    async def _contents(self, taken: list[Generation]) -> dict[str, Content]:
+        """Their texts. A store that is away is asked again while their leases last: their run has been counted."""
+        until = min((each.due_at or 0 for each in taken), default=0)
+        while True:
+            try:
+                return {each.id: each for each in await self._store.get(Content, *(each.id for each in taken))}
+            except Unavailable:
+                if self._is_closing or now() >= until:
+                    raise
+                await asyncio.sleep(AGAIN)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._jobs.discard(task)
@@ -224,6 +237,8 @@ class Worker:
         while True:
             await asyncio.sleep(self._sweep_seconds)
             try:
+                await self._suspects.keep()
+                self._look.set()
                 await self._forget_repeats()
                 await self._hurry()
             except LoquentError as error:
@@ -256,7 +271,7 @@ def _count(taken: list[Generation]) -> None:
     """What was taken up; a second attempt without a word of why the first one ended is one whose lease was lost."""
     metrics.claimed.inc(len(taken))
     for each in taken:
-        if each.attempts == 1 and each.mode == BACKGROUND:
+        if each.fence == 1 and each.mode == BACKGROUND:
             metrics.job_wait_seconds.labels().observe(max(0, (each.started_at or 0) - each.created_at) / SECOND)
         elif each.attempts > 1 and each.error_code is None:
             metrics.lost_leases.inc()
