@@ -81,6 +81,6 @@ async def test_closing_wakes_who_waits_and_may_be_done_twice(queue: Queue) -> No
 
 
 def test_a_queue_of_a_scheme_that_nobody_speaks_is_refused_without_its_password() -> None:
-    with pytest.raises(Misconfigured, match="LOQUENT_QUEUE holds 'kafka://…@host/'") as refused:
+    with pytest.raises(Misconfigured, match="LOQUENT_QUEUE holds 'kafka://me:…@host/'") as refused:
         queues.connect("kafka://me:s3cr3t@host/")
     assert "s3cr3t" not in refused.value.message

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from loquent.domain.urls import without_password
+from loquent.domain.errors import Misconfigured
+from loquent.domain.urls import check_server, without_password
 
 
 @pytest.mark.parametrize(
@@ -25,3 +26,23 @@ from loquent.domain.urls import without_password
 )
 def test_a_url_is_shown_without_its_password(url: str, shown: str) -> None:
     assert without_password(url) == shown
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("redis://:s3c/ret@127.0.0.1:6379/0", "names no server"),
+        ("amqp://guest:s3c/ret@127.0.0.1:5672//", "names no server"),
+        ("redis://127.0.0.1:70000/0", "names no server"),
+        ("redis://127.0.0.1:6379/abc", "database is no number"),
+    ],
+)
+def test_a_url_that_cannot_be_read_is_refused_without_its_words(url: str, why: str) -> None:
+    with pytest.raises(Misconfigured, match=why) as refused:
+        check_server(url, "LOQUENT_QUEUE")
+    assert "s3c" not in refused.value.message
+
+
+@pytest.mark.parametrize("url", ["redis://127.0.0.1:6379/0", "rediss://h", "amqp://u:p@h:5672//", "sqs://", "memory:"])
+def test_a_url_that_can_be_read_is_taken(url: str) -> None:
+    check_server(url, "LOQUENT_QUEUE")

@@ -75,8 +75,10 @@ class Redis:
 
     async def ready(self) -> None:
         """See the port."""
-        if self.is_alone:
-            raise Unavailable("the server of the limiter is away: each process counts for itself")
+        try:
+            await self._link.ask(self._link.client.ping)
+        except Unavailable as away:
+            raise Unavailable("the server of the limiter is away: each process counts for itself") from away
 
     @property
     def is_alone(self) -> bool:

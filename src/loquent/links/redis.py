@@ -20,6 +20,7 @@ from redis.exceptions import TimeoutError as Late
 
 from loquent.domain.errors import Misconfigured, Unavailable
 from loquent.domain.log import Log
+from loquent.domain.urls import check_server
 
 T = TypeVar("T")
 CONNECT = 2.0  # seconds in which a server that is there must be reached
@@ -36,6 +37,7 @@ class Link:
     def __init__(self, url: str, *, what: str, setting: str, seconds: float, connections: int = 8) -> None:
         self._what, self._connections = what, connections
         self._log = Log(f"loquent.{what}")
+        check_server(url, setting)
         try:
             url, self._seconds = _parts(url, seconds)
             pool = redis.BlockingConnectionPool.from_url(

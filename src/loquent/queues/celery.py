@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from celery import Celery as App
 
 from loquent.domain.errors import Unavailable
+from loquent.domain.urls import check_server
 from loquent.queues.celery_app import make_app
 from loquent.queues.celery_consumer import Consumer
 from loquent.queues.celery_publisher import Publisher, Ring, reach, ring_of
@@ -25,6 +26,7 @@ class Celery:
     """A queue over whatever Celery speaks. The broker may be away: rings wait, are bounded, and are lost at last."""
 
     def __init__(self, url: str) -> None:
+        check_server(url, "LOQUENT_QUEUE")
         self.app: App = make_app(url, self.hear)
         self.is_fed = False  # by Celery's own command: nothing of ours need consume
         self._publisher = Publisher(self.app, away=self._wake)

@@ -311,7 +311,10 @@ class Postgres(Sql):
             self._name = conninfo_to_dict(self._url).get("dbname") or "the database"
         except psycopg.ProgrammingError as error:
             takes = "postgresql://user:password@host:port/database"
-            raise Misconfigured(f"LOQUENT_STORE cannot be read ({_said(error)}); it takes {takes}") from None
+            if "query parameter" in _said(error):  # else its words may hold a piece of the password
+                raise Misconfigured(f"LOQUENT_STORE: {_said(error)}") from None
+            signs = "signs like / @ # % in a password are written %2F %40 %23 %25"
+            raise Misconfigured(f"LOQUENT_STORE cannot be read; it takes {takes}, and {signs}") from None
         super().__init__(Threads(self._url, patience))
 
     async def open(self) -> None:
