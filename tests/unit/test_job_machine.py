@@ -320,7 +320,9 @@ def play(machine: type[Jobs], examples: int, **more: Any) -> None:
     )
 
 
-@pytest.mark.parametrize(("machine", "examples"), [(Jobs, 150), (JobsOnSqlite, 15)])
+@pytest.mark.parametrize(  # the many go the ways of the few, and unmeasured at a third of the time
+    ("machine", "examples"), [pytest.param(Jobs, 150, marks=pytest.mark.no_cover), (JobsOnSqlite, 15)]
+)
 def test_in_any_order_of_events_no_job_is_lost_and_none_has_two_results(machine: type[Jobs], examples: int) -> None:
     play(machine, examples)
 
