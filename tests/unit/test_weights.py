@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from aiohttp import web
 
 from loquent.domain.errors import Invalid, Misconfigured, Unavailable
 from loquent.domain.models import Model, from_rows
+from loquent.engines import weights_sources
 from loquent.engines.weights import present, pull
 
 pytestmark = pytest.mark.anyio
@@ -392,3 +394,25 @@ def test_the_shipped_rows_are_models_with_weights_that_are_promised() -> None:
             assert model.sha256 is not None
             assert len(bytes.fromhex(model.sha256)) == 32
             assert model.source is not None
+
+
+def test_folders_that_vanish_while_their_files_are_counted_are_passed_over(tmp_path: Path) -> None:
+    """As pip's do: it unpacks, moves and clears away."""
+    (said := tmp_path / "pip.log").write_text("Downloading it (1.0 kB)")
+    (tmp_path / "a.whl").write_bytes(b"x" * 100)
+    stop = threading.Event()
+
+    def come_and_go() -> None:
+        while not stop.is_set():
+            for number in range(20):
+                (tmp_path / f"pip-unpack-{number}" / "inside").mkdir(parents=True)
+            for number in range(20):
+                shutil.rmtree(tmp_path / f"pip-unpack-{number}")
+
+    busy = threading.Thread(target=come_and_go)
+    busy.start()
+    try:
+        assert {weights_sources._so_far(tmp_path, said) for _ in range(300)} == {(100, 1000)}
+    finally:
+        stop.set()
+        busy.join()

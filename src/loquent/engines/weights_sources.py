@@ -107,9 +107,10 @@ def _download(package: str, folder: Path, tell: Tell) -> Path:
 def _so_far(folder: Path, said: Path) -> tuple[int, int | None]:
     """Bytes on disk, and what pip says the whole will be: old releases have no progress that a program can read."""
     done = 0
-    for path in folder.rglob("*"):
-        with contextlib.suppress(OSError):  # pip moves its files about
-            done += path.stat().st_size if path.is_file() and path != said else 0
+    for where, _, names in os.walk(folder):  # which passes over folders that have gone: pip moves its files about
+        for path in (Path(where, name) for name in names):
+            with contextlib.suppress(OSError):
+                done += path.stat().st_size if path != said else 0
     size = re.search(r"\(([\d.]+) (bytes|kB|MB|GB)\)", said.read_text("utf-8", "replace"))
     total = int(float(size[1]) * UNITS[size[2]]) if size else None
     return min(done, total or done), total
