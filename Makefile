@@ -144,8 +144,8 @@ LOCK = .venv-lock/bin/uv --no-config --quiet pip compile --universal --python-ve
 # BROWSER=none leaves the browser tests out, and says so; without it they fail where there is no Chromium.
 nothing :=
 LEFT_OUT = $(strip $(if $(filter none,$(BROWSER)),browser) $(if $(filter none,$(TORCH)),torch))
-# Most of the time a test waits for a server or a clock: so there are more processes than most machines have cores.
-PYTEST = --numprocesses 4 --dist loadgroup \
+# Most of the time a test waits for a server or a clock: so there is one process more than most machines have cores for.
+PYTEST = --numprocesses 3 --dist loadgroup \
 	$(if $(LEFT_OUT),-m "not ($(subst $(nothing) $(nothing), or ,$(LEFT_OUT)))")
 COVERED := --cov=loquent --cov-report=
 
