@@ -11,7 +11,6 @@ import itertools
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ from typing import Any, LiteralString
 import httpx2
 import psycopg
 
+from daemon import free_ports
 from journeys.processes import PATIENCE, end_of, is_up, start
 from postgres_server import PostgresServer
 from redis_server import RedisServer
@@ -176,18 +176,6 @@ async def cluster(
             if process is not None:
                 process.terminate() if process is balancer else process.kill()  # its children go with nginx
                 process.wait()
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of loopback that nobody listens on."""
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
 
 
 def _nginx(folder: Path, front: int, ports: list[int]) -> subprocess.Popen[bytes]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from journeys.cluster import free_ports
+from daemon import free_ports
 
 pytestmark = pytest.mark.anyio
 

@@ -13,7 +13,8 @@ import httpx2
 import psycopg
 import pytest
 
-from journeys.cluster import FREE, Part, free_ports
+from daemon import free_ports
+from journeys.cluster import FREE, Part
 from journeys.processes import end_of
 from postgres_server import PostgresServer
 from redis_server import redis_server

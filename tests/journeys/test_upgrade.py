@@ -10,7 +10,8 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from journeys.cluster import FREE, Part, free_ports
+from daemon import free_ports
+from journeys.cluster import FREE, Part
 from journeys.processes import end_of, start
 from journeys.upgrade import next_version, roll, this_version
 from postgres_server import PostgresServer

@@ -79,6 +79,10 @@ class Generation:
     answered_by: str | None = None  # the row that did, or was the last to try; of equals: name, name#2, …
     details: Json | None = None  # what few have: {"tries": […], "cache": {…}, "trace": {…}, "cached_tokens", …}
 
+    def is_of(self, tenant: str, owner: str) -> bool:
+        """Whether it is theirs."""
+        return (self.tenant, self.owner) == (tenant, owner)
+
     @property
     def is_over(self) -> bool:
         """Whether the end state is reached: nothing changes any more."""

@@ -238,7 +238,7 @@ class Generations:
         """Ask that it ends; what there is of it is kept. One that is over stays as it is."""
         scoped = Scoped(self._store, who)
         running = self._runner.lives.get(id)
-        if running is not None and _is_of(running.generation, who):
+        if running is not None and running.generation.is_of(who.tenant, who.owner):
             running.stop(live.CANCELLED)
             late = later(now(), CUT_SECONDS)
             while self._runner.lives.get(id) is running:
@@ -414,7 +414,3 @@ def _mark(who: Principal, key: Key, generation: str) -> Repeat:
 def _whom(who: Principal) -> str:
     """Whom a limit counts for."""
     return f"{who.tenant}/{who.owner}"
-
-
-def _is_of(generation: Generation, who: Principal) -> bool:
-    return (generation.tenant, generation.owner) == (who.tenant, who.owner)

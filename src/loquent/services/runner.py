@@ -114,7 +114,7 @@ class Runner:
         theirs = [
             each
             for each in self.lives.values()
-            if _is_of(each.generation, tenant, owner) and (each.is_job or each.since < good_from)
+            if each.generation.is_of(tenant, owner) and (each.is_job or each.since < good_from)
         ]
         for live in theirs:
             if live.is_job:
@@ -440,10 +440,6 @@ class Runner:
 def _count_run(live: Live, outcome: str) -> None:
     if live.is_job:
         metrics.jobs.labels(outcome).inc()
-
-
-def _is_of(generation: Generation, tenant: str, owner: str) -> bool:
-    return (generation.tenant, generation.owner) == (tenant, owner)
 
 
 def interruption() -> Unavailable:
