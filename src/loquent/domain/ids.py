@@ -21,7 +21,7 @@ def new(prefix: str, moment: Moment | None = None) -> str:
     if moment <= _last:
         moment = Moment(_last + 1)
     _last = moment
-    return f"{prefix}_{_head(moment):016x}{VARIANT | _random_64() >> 2:016x}"
+    return f"{prefix}_{(_head(moment) << 64 | VARIANT | _random_64() >> 2).to_bytes(16).hex()}"
 
 
 def floor(prefix: str, moment: Moment) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from loquent.domain.clock import SECOND, now
-from loquent.limiters.windows import state_of, taken, tightest
+from loquent.limiters.windows import after_take, state_of, tightest
 from loquent.ports.limiter import Rate, State
 
 FORGET_EVERY = 10_000  # takes between two looks for keys that nobody used for their longest window
@@ -34,15 +34,15 @@ class Memory:
         self._takes += 1
         if self._takes % FORGET_EVERY == 0:
             self._forget(present)
-        state = self._state(key, rates, present)
-        if not state.allowed:
-            return state
-        for rate in rates:
-            line = self._lines.get((key, rate.seconds))
-            if line is None:
-                line = self._lines[key, rate.seconds] = deque()
+        lines = [self._line(key, rate, present) for rate in rates]
+        for line, rate in zip(lines, rates, strict=True):
+            if len(line) >= rate.count:
+                return self._state(key, rates, present)
+        for line in lines:
             line.append(present)
-        return taken(state)
+        if len(rates) == 1:  # as nearly always
+            return after_take(rates[0], len(lines[0]))
+        return tightest(after_take(rate, len(line)) for line, rate in zip(lines, rates, strict=True))
 
     async def give_back(self, key: str, rates: tuple[Rate, ...]) -> None:
         """Uncount the newest."""
@@ -55,10 +55,16 @@ class Memory:
         return self._state(key, rates, now())
 
     def _state(self, key: str, rates: tuple[Rate, ...], present: int) -> State:
-        if len(rates) == 1:
-            return _under(self._lines.get((key, rates[0].seconds)), rates[0], present)
         states = [_under(self._lines.get((key, rate.seconds)), rate, present) for rate in rates]
         return tightest(states)
+
+    def _line(self, key: str, rate: Rate, present: int) -> Line:
+        """The times in this window, for one to be added."""
+        line = self._lines.get((key, rate.seconds))
+        if line is None:
+            line = self._lines[key, rate.seconds] = deque()
+        _leave(line, rate, present)
+        return line
 
     def _forget(self, present: int) -> None:
         for (key, seconds), line in list(self._lines.items()):
@@ -66,11 +72,16 @@ class Memory:
                 del self._lines[key, seconds]
 
 
-def _under(line: Line | None, rate: Rate, present: int) -> State:
+def _leave(line: Line, rate: Rate, present: int) -> Line:
+    """Take out what is no longer in the window."""
     start = present - rate.seconds * SECOND
     while line and line[0] <= start:
         line.popleft()
-    if not line:
+    return line
+
+
+def _under(line: Line | None, rate: Rate, present: int) -> State:
+    if not line or not _leave(line, rate, present):
         return state_of(rate, present, 0, 0, 0)
     frees = line[len(line) - rate.count] if len(line) >= rate.count else 0  # then there is room for one more
     return state_of(rate, present, len(line), line[-1], frees)

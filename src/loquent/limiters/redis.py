@@ -17,7 +17,7 @@ from redis.exceptions import NoScriptError
 from loquent.domain.clock import now
 from loquent.domain.errors import Unavailable
 from loquent.limiters.memory import Memory
-from loquent.limiters.windows import state_of, taken, tightest
+from loquent.limiters.windows import after_take, state_of, tightest
 from loquent.links.redis import Link
 from loquent.ports.limiter import Rate, State
 
@@ -91,7 +91,7 @@ class Redis:
             state = await self._do(TAKE, key, rates)
         except Unavailable:
             return await self._alone.take(key, rates)
-        return taken(state) if state.allowed else state
+        return after_take(state.rate, state.rate.count - state.remaining + 1) if state.allowed else state
 
     async def give_back(self, key: str, rates: tuple[Rate, ...]) -> None:
         """See the port."""

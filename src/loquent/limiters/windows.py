@@ -23,6 +23,6 @@ def tightest(states: Iterable[State]) -> State:
     return min(states, key=lambda state: (-state.retry_after, state.remaining, -state.rate.seconds))
 
 
-def taken(state: State) -> State:
-    """After one more was counted."""
-    return State(True, state.rate, state.remaining - 1, float(state.rate.seconds), 0.0)
+def after_take(rate: Rate, held: int) -> State:
+    """When one has just been counted, which makes ``held``."""
+    return State(True, rate, rate.count - held, float(rate.seconds), 0.0)

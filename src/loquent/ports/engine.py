@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
-from loquent.domain.fixed import fixed
+from loquent.domain.fixed import fixed, loose
 from loquent.domain.models import Model
 from loquent.domain.requests import AUTO, Message, Parameters, Tool
 from loquent.domain.usage import Usage
@@ -33,7 +32,7 @@ class Ask:
     dimensions: int | None = None  # of the vectors, where the model lets one choose
 
 
-@dataclass(slots=True)
+@loose
 class CallPiece:
     """A piece of a call of a tool: the first of each ``index`` has id and name, later ones go on with the arguments."""
 
@@ -43,7 +42,7 @@ class CallPiece:
     arguments: str = ""
 
 
-@dataclass(slots=True)
+@loose
 class Chunk:
     """A piece of the answer. The last pieces carry why it ended and what it used.
 

@@ -6,9 +6,12 @@ import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
+from msgspec import field
+
 from loquent.domain.clock import Moment, now
 from loquent.domain.errors import LoquentError
 from loquent.domain.evolve import evolve
+from loquent.domain.fixed import loose
 from loquent.domain.generations import BACKGROUND, COMPLETED, Content, Generation, Outcome
 from loquent.domain.requests import Parameters, ToolCall, stored_call
 from loquent.domain.usage import Usage, estimate_tokens
@@ -23,80 +26,42 @@ CANCELLED, INTERRUPTED, FENCED, RELEASED, REVOKED = "cancelled", "interrupted", 
 """Why it was stopped: somebody asked; the server stops; another worker has it; the server stops and hands it back; its
 caller's token was revoked."""
 
+NEVER = Moment(0)
 
+
+@loose
 class Live:
     """What one run knows. ``generation`` and ``content`` are as last written, or as begun where not yet ``saved``."""
 
-    __slots__ = (
-        "_changed",
-        "_chunks",
-        "_task",
-        "_texts",
-        "answered_by",
-        "asked_tokens",
-        "calls",
-        "content",
-        "details",
-        "finish_reason",
-        "first_at",
-        "generation",
-        "is_ending",
-        "logprobs",
-        "offer",
-        "parameters",
-        "reasoning",
-        "saved",
-        "saving",
-        "since",
-        "spans",
-        "steps",
-        "steps_done",
-        "stopped",
-        "streamed",
-        "trail",
-        "turns_left_out",
-        "usage",
-        "waits",
-    )
-
-    def __init__(
-        self,
-        offer: Offer,
-        generation: Generation,
-        content: Content,
-        parameters: Parameters,
-        *,
-        streamed: bool,
-        saved: bool,
-    ) -> None:
-        self.offer = offer
-        self.generation = generation
-        self.content = content
-        self.parameters = parameters
-        self.streamed = streamed
-        self.saved = saved
-        self.saving: asyncio.Task[None] | None = None
-        self.since = Moment(0)  # when the token was given by which its caller asks
-        self.is_ending = False
-        self.stopped: str | None = None
-        self.first_at: Moment | None = None
-        self.steps = self.steps_done = 0
-        self.finish_reason: str | None = None
-        self.usage: Usage | None = None
-        self.turns_left_out: int | None = None
-        self.asked_tokens: int | None = None  # by our own count, where the recipe asks more than the input says
-        self.spans: list[tuple[int, int]] = []
-        self.trail: list[Try] = []  # whom its calls asked, in order
-        self.details: dict[str, Any] = {}
-        self.answered_by: str | None = None  # of an answer that was kept: who made it
-        self.calls: dict[int, ToolCall] = {}
-        self.reasoning: list[str] = []
-        self.logprobs: list[Mapping[str, Any]] = []
-        self._chunks: list[Chunk] = []  # taken, not yet taken apart
-        self._texts: list[str] = []
-        self._task: asyncio.Task[Any] | None = None
-        self.waits = False  # for the engine, as the runner says: only there a stop may cancel the task
-        self._changed: asyncio.Event | None = None
+    offer: Offer
+    generation: Generation
+    content: Content
+    parameters: Parameters
+    streamed: bool
+    saved: bool
+    saving: asyncio.Task[None] | None = None
+    since: Moment = NEVER  # when the token was given by which its caller asks
+    is_ending: bool = False
+    stopped: str | None = None
+    first_at: Moment | None = None
+    steps: int = 0
+    steps_done: int = 0
+    finish_reason: str | None = None
+    usage: Usage | None = None
+    turns_left_out: int | None = None
+    asked_tokens: int | None = None  # by our own count, where the recipe asks more than the input says
+    spans: list[tuple[int, int]] = field(default_factory=list)
+    trail: list[Try] = field(default_factory=list)  # whom its calls asked, in order
+    details: dict[str, Any] = field(default_factory=dict)
+    answered_by: str | None = None  # of an answer that was kept: who made it
+    calls: dict[int, ToolCall] = field(default_factory=dict)
+    reasoning: list[str] = field(default_factory=list)
+    logprobs: list[Mapping[str, Any]] = field(default_factory=list)
+    waits: bool = False  # for the engine, as the runner says: only there a stop may cancel the task
+    _chunks: list[Chunk] = field(default_factory=list)  # taken, not yet taken apart
+    _texts: list[str] = field(default_factory=list)
+    _task: asyncio.Task[Any] | None = None
+    _changed: asyncio.Event | None = None
 
     @property
     def is_job(self) -> bool:

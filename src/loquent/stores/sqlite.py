@@ -50,6 +50,9 @@ def connection(path: Path, pragmas: Mapping[str, str]) -> sqlite3.Connection:
     with suppress(OSError):  # SQLite itself says why it cannot be made
         # only one that is not there yet: to close a file that SQLite has open drops the locks of this whole process
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    # the module looks for a way to keep each None and bool, at a microsecond a row, unless it is told one
+    sqlite3.register_adapter(type(None), {}.get)  # type: ignore[arg-type]  # its stub knows no None
+    sqlite3.register_adapter(bool, int)
     opened = sqlite3.connect(path, isolation_level=None, cached_statements=512, check_same_thread=False)
     try:
         # the wait for a lock comes first: changing the journal's mode needs one

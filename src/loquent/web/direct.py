@@ -21,6 +21,7 @@ from loquent.services.generations import Key
 from loquent.web.body import check_is_json, check_size, read_body, read_json, validate
 from loquent.web.errors import Headers
 from loquent.web.proxies import normal
+from loquent.web.quick import usual
 from loquent.web.sse import Watch
 from loquent.wiring import Services
 
@@ -53,7 +54,7 @@ class Call:
         if self.is_large:
             check_size(self.raw, self.services.settings.max_body)
             return await asyncio.to_thread(lambda: validate(model, read_json(self.raw)))
-        return validate(model, read_json(self.raw))
+        return usual(model, self.raw) or validate(model, read_json(self.raw))
 
     @property
     def is_large(self) -> bool:

@@ -166,14 +166,15 @@ def rate_headers(state: State | None) -> Headers:
     """Where the caller stands, in both dialects, from one counter (OpenAI's, and the IETF's draft)."""
     if state is None:
         return []
-    remaining = max(0, state.remaining)
+    left = str(max(0, state.remaining)).encode()
     limit, policy = _rule(state.rate)
+    duration, seconds = _reset(state.reset)
     return [
         limit,
-        (b"x-ratelimit-remaining-requests", b"%d" % remaining),
-        (b"x-ratelimit-reset-requests", _duration(state.reset)),
+        (b"x-ratelimit-remaining-requests", left),
+        duration,
         policy,
-        (b"ratelimit", b'"requests";r=%d;t=%d' % (remaining, math.ceil(state.reset))),
+        (b"ratelimit", b'"requests";r=' + left + seconds),
     ]
 
 
@@ -186,6 +187,10 @@ def _rule(rate: Rate) -> Headers:
 
 
 @lru_cache(maxsize=64)  # nearly always that of the whole window
+def _reset(seconds: float) -> tuple[tuple[bytes, bytes], bytes]:
+    return (b"x-ratelimit-reset-requests", _duration(seconds)), b";t=%d" % math.ceil(seconds)
+
+
 def _duration(seconds: float) -> bytes:
     """As OpenAI writes durations: ``12ms``, ``7.5s``, ``6m0s``; never less than it is."""
     if seconds < 1:

@@ -25,6 +25,7 @@ from loquent.web.direct import Call, Direct
 from loquent.web.errors import Headers, problem, rate_headers
 from loquent.web.kept import kept
 from loquent.web.messages import LONGEST, MOST_TOOLS, Function, stored_tools
+from loquent.web.quick import quickly
 from loquent.web.sse import EventStream, Watch, event
 from loquent.wiring import Services
 
@@ -82,6 +83,7 @@ class AskedNowOrLater(Asked):
         return self
 
 
+@quickly
 class NewGeneration(AskedNowOrLater):
     """What a model is asked: a prompt that it goes on from, or messages that it answers."""
 

@@ -24,6 +24,7 @@ from loquent.web.messages import (
     stored_tools,
     with_calls,
 )
+from loquent.web.quick import quickly
 
 ROLES = {"developer": "system"}  # a later word for it
 
@@ -117,6 +118,7 @@ class Common(Wire):
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
 
+@quickly
 class ChatCompletion(Common):
     """The body of a chat completion."""
 
@@ -186,6 +188,7 @@ class ChatCompletion(Common):
         return stored_tools(functions, choice=said, tool=name, parallel=self.parallel_tool_calls)
 
 
+@quickly
 class TextCompletion(Common):
     """The body of a completion."""
 
