@@ -1,17 +1,21 @@
-"""``dataclasses.replace``, at a tenth of its cost for what is ``fixed``: records are changed on the way of requests."""
+"""A copy of what is ``fixed`` with other values in some of its fields, made in C: each request takes several."""
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
 R = TypeVar("R")
 
 
-def evolve(record: R, **changes: Any) -> R:
-    """A copy with other values in these fields. Raises TypeError for a field that is not there."""
-    if isinstance(record, msgspec.Struct):
-        return msgspec.structs.replace(record, **changes)
-    return dataclasses.replace(record, **changes)  # type: ignore[type-var]  # then it is a dataclass
+class Evolve(Protocol):
+    """See evolve."""
+
+    def __call__(self, record: R, /, **changes: Any) -> R:
+        """See evolve."""
+        ...
+
+
+evolve: Evolve = msgspec.structs.replace  # type: ignore[assignment]  # what is fixed is a struct, which mypy is not told
+"""A copy with other values in these fields. Raises TypeError for a field that is not there."""

@@ -134,13 +134,19 @@ def begin(
     parameters: Json,
     text: str,
     due_at: Moment | None,
+    lease: float = 0.0,
     session: str | None = None,
     turn: int | None = None,
     upload: str | None = None,
 ) -> Generation:
-    """A new generation: pending for a job, due when its turn is; processing at once where somebody waits for it."""
+    """A new generation: pending for a job, due when its turn is; processing at once where somebody waits for it.
+
+    ``lease``: seconds after which one that somebody waits for is taken for lost, unless its run extends them.
+    """
     created = now()
     is_job = mode == BACKGROUND
+    if due_at is None:
+        due_at = created if is_job else later(created, lease)
     return Generation(
         id=ids.new("gen", created),
         version=0,
@@ -158,7 +164,7 @@ def begin(
         output_characters=0,
         created_at=created,
         started_at=None if is_job else created,
-        due_at=created if due_at is None else due_at,
+        due_at=due_at,
         attempts=0 if is_job else 1,
         fence=0 if is_job else 1,
         session=session,

@@ -34,14 +34,18 @@ class Memory:
         self._takes += 1
         if self._takes % FORGET_EVERY == 0:
             self._forget(present)
+        if len(rates) == 1:  # as nearly always
+            rate, line = rates[0], self._line(key, rates[0], present)
+            if len(line) >= rate.count:
+                return _under(line, rate, present)
+            line.append(present)
+            return after_take(rate, len(line))
         lines = [self._line(key, rate, present) for rate in rates]
         for line, rate in zip(lines, rates, strict=True):
             if len(line) >= rate.count:
                 return self._state(key, rates, present)
         for line in lines:
             line.append(present)
-        if len(rates) == 1:  # as nearly always
-            return after_take(rates[0], len(lines[0]))
         return tightest(after_take(rate, len(line)) for line, rate in zip(lines, rates, strict=True))
 
     async def give_back(self, key: str, rates: tuple[Rate, ...]) -> None:

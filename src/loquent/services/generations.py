@@ -15,7 +15,7 @@ from loquent.domain.clock import later, now
 from loquent.domain.errors import Conflict, Invalid, LoquentError, Mismatch, NotFound, Stale, StillRunning, Taken
 from loquent.domain.evolve import evolve
 from loquent.domain.feedback import Feedback
-from loquent.domain.fixed import fixed
+from loquent.domain.fixed import fixed, loose
 from loquent.domain.generations import (
     BACKGROUND,
     CANCELLED,
@@ -91,7 +91,7 @@ class Wanted:
         return self.key is not None or self.turn is not None or bool(self.beside)
 
 
-@dataclass(slots=True)
+@loose
 class Begun:
     """A generation that was accepted. ``live`` is there where the caller is to run it; not for jobs and repeats."""
 
@@ -148,11 +148,12 @@ class Generations:
     async def begin(self, who: Principal, wanted: Wanted) -> Begun:
         """Accept one that the caller runs itself, by ``stream`` or ``collect``. Raises Over, Invalid, NotFound …"""
         offer = self._offer(who, wanted)
-        await self._runner.check_store()  # or the engine would work for nothing
+        if self._runner.is_store_gone:
+            await self._runner.check_store()  # or the engine would work for nothing
         begun = await self._accept(who, wanted, FOREGROUND, offer)
         if begun.replayed:
             return begun
-        if wanted.is_kept_first:
+        if is_kept := wanted.is_kept_first:
             await self._keep(who, wanted, begun)
         if not begun.replayed:
             begun.live = Live(
@@ -161,9 +162,9 @@ class Generations:
                 begun.content,
                 wanted.parameters,
                 streamed=wanted.streamed,
-                saved=wanted.is_kept_first,
+                saved=is_kept,
+                since=who.since,
             )
-            begun.live.since = who.since
         return begun
 
     async def submit(self, who: Principal, wanted: Wanted) -> Begun:
@@ -341,7 +342,8 @@ class Generations:
             model=offer.model.name,
             parameters=wanted.parameters.asked(),
             text=wanted.text,
-            due_at=later(now(), self._runner.pace.lease) if mode == FOREGROUND else self._backlog.place(who),
+            due_at=None if mode == FOREGROUND else self._backlog.place(who),
+            lease=self._runner.pace.lease,
             session=wanted.session,
             turn=wanted.turn,
             upload=wanted.upload,

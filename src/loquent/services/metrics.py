@@ -10,10 +10,12 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollecto
 from prometheus_client.core import Metric
 
 from loquent import __version__
-from loquent.services.tallies import Spread, Tally
+from loquent.domain.generations import Outcome
+from loquent.services.tallies import Count, Spread, Tally
 
 registry = CollectorRegistry()
 CONTENT_TYPE = "text/plain; version=0.0.4"
+MILLION = 1_000_000  # a record's cost is in millionths
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
 requests = Tally("loquent_requests", "Requests answered.", ("route", "status"), registry=registry)
@@ -112,6 +114,34 @@ def of_the_process() -> None:
 def page() -> bytes:
     """All metrics in Prometheus' text form, of CONTENT_TYPE."""
     return generate_latest(registry)
+
+
+class Ends:
+    """What is counted at the end of each generation of one model, found once."""
+
+    __slots__ = ("_cost", "_first", "_in", "_model", "_out", "_statuses")
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+        self._statuses: dict[str, Count] = {}
+        self._in, self._out = tokens.labels(model, "in"), tokens.labels(model, "out")
+        self._cost, self._first = cost.labels(model), first_seconds.labels(model)
+
+    def count(self, outcome: Outcome, first: float | None) -> None:
+        """One more. ``first``: seconds to its first piece, where there was one."""
+        status = self._statuses.get(outcome.status)
+        if status is None:
+            status = self._statuses[outcome.status] = generations.labels(self._model, outcome.status)
+        status.n += 1
+        self._in.n += outcome.prompt_tokens
+        self._out.n += outcome.completion_tokens
+        self._cost.n += outcome.cost / MILLION
+        if first is not None:
+            self._first.observe(first)
+
+
+ends = lru_cache(maxsize=1_000)(Ends)
+"""The Ends of a model, by its name."""
 
 
 @lru_cache(maxsize=10_000)

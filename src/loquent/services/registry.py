@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -320,7 +320,7 @@ class Registry:
             check_fallback(model, known, "the row")
             for each in others:
                 if model.name in each.fallback:
-                    check_fallback(evolve(each, fallback=(model.name,)), known, f"the model {each.name!r}")
+                    check_fallback(replace(each, fallback=(model.name,)), known, f"the model {each.name!r}")
             offer = await self._ready(model)
             if not self._opens:  # it is only tried: other processes answer by it
                 await offer.open()

@@ -95,9 +95,11 @@ async def _begun(offer: Offer, ask: Ask, trail: list[Try], asker: str) -> tuple[
     raise _nobody(offer, faults)
 
 
-def _in_turn(offer: Offer) -> list[Offer]:
+def _in_turn(offer: Offer) -> Sequence[Offer]:
     """Who is asked, in this order: the equals of a name as chance has it, then the next."""
     groups = offer.groups or ((offer,),)
+    if len(groups) == 1 and len(groups[0]) == 1:  # as nearly always
+        return groups[0]
     return [way for group in groups for way in (group if len(group) == 1 else shuffled(group))]
 
 

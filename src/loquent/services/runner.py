@@ -58,7 +58,6 @@ Recipe = Callable[[Live], AsyncIterator[Chunk]]
 """What to ask of the engine for one kind of generation; runs inside the runner, one piece after the other."""
 
 GRACE = 1.0  # seconds in which a caller must take what was sent, when all is stopped
-MILLION = 1_000_000  # a record's cost is in millionths
 WRITE_TRIES, WRITE_PAUSE = 6, 0.25  # a store that is away for some seconds does not lose a finished answer
 GONE = 5.0  # seconds that it is away for, after which no answer is begun that could not be kept
 
@@ -246,14 +245,8 @@ class Runner:
             return
         _count_run(live, outcome.status)
         said.answered(live.generation, outcome)
-        model, status = live.offer.model.name, outcome.status
-        meter(metrics.generations, model, status).inc()
-        meter(metrics.tokens, model, "in").inc(outcome.prompt_tokens)
-        meter(metrics.tokens, model, "out").inc(outcome.completion_tokens)
-        if outcome.cost:
-            meter(metrics.cost, model).inc(outcome.cost / MILLION)
-        if live.first_at is not None:
-            meter(metrics.first_seconds, model).observe((live.first_at - live.generation.created_at) / SECOND)
+        first = None if live.first_at is None else (live.first_at - live.generation.created_at) / SECOND
+        metrics.ends(live.offer.model.name).count(outcome, first)
 
     def _may_pass(self, live: Live, outcome: Outcome) -> bool:
         if isinstance(outcome.error, NotYet):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Sequence
+from dataclasses import replace
 from typing import cast
 
 from loquent.domain.errors import EngineTimeout, LoquentError, Unavailable
@@ -58,8 +59,9 @@ class Try:
                 self._entered_at = await way.gate.enter(asker, first_by - self._began_at)
                 if wait := way.breaker.wait():  # others failed while this one was in line
                     raise Resting(way, wait)
-            ask = self._asked(called, ask, until)
-            seconds = first_by - time.monotonic()
+            present = self._began_at if self._entered_at is None else time.monotonic()
+            ask = self._asked(called, ask, present, until - present)
+            seconds = first_by - present
             is_cut = seconds < way.model.timeouts.total * 0.99
             self._is_short = is_cut and seconds < min(way.model.timeouts.total * 0.49, way.model.timeouts.first)
             self._is_trial = way.breaker.enter()
@@ -97,20 +99,19 @@ class Try:
             return None  # then we count
         return usage if usage.cost is not None else evolve(usage, cost=self.offer.model.price.of(usage))
 
-    def _asked(self, called: Model, ask: Ask, until: float) -> Ask:
+    def _asked(self, called: Model, ask: Ask, present: float, left: float) -> Ask:
         """The ask as this engine is to see it: its own row under the caller's name for it, and the time that is left.
 
         Nearly always that is the ask as it came.
         """
         model = self.offer.model
-        now, total = time.monotonic(), model.timeouts.total
-        left = until - now
+        total = model.timeouts.total
         if left < total * 0.99:
             total = max(0.001, left)
-            model = evolve(model, timeouts=evolve(model.timeouts, total=total))
-        self._late_at = now + total
+            model = replace(model, timeouts=replace(model.timeouts, total=total))
+        self._late_at = present + total
         if model.name != called.name:
-            model = evolve(model, name=called.name)
+            model = replace(model, name=called.name)
         parameters = ask.parameters.over(model.defaults)
         if model is ask.model and parameters is ask.parameters:
             return ask

@@ -9,21 +9,20 @@ from threading import Lock, Thread
 from typing import Any
 
 from loquent.domain.errors import Unavailable
+from loquent.domain.fixed import loose
 
 ENOUGH = 64  # jobs for which the loop's next turn is not waited for
 MOST = 512  # jobs after which a group is begun: a bound on how long the first of them waits for the last
 
 
+@loose
 class Job:
     """What one caller waits for: calls to make, and what came of them."""
 
-    __slots__ = ("calls", "error", "future", "result")
-
-    def __init__(self, calls: Sequence[Any], future: asyncio.Future[Any]) -> None:
-        self.calls = calls
-        self.future = future
-        self.result: Any = None
-        self.error: BaseException | None = None
+    calls: Sequence[Any]
+    future: asyncio.Future[Any]
+    result: Any = None
+    error: BaseException | None = None
 
 
 class Lane:

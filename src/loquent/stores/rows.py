@@ -154,7 +154,7 @@ def steps(changes: Sequence[Change]) -> list[Step]:
     if len(changes) > MOST_CHANGES:
         raise Invalid(f"at most {MOST_CHANGES} changes in one write")
     made = [_STEPS[type(change)](change) for change in changes]
-    if len(made) > 1 and len({(step.rows, step.id) for step in made}) < len(made):
+    if len(made) > 1 and len({step.id for step in made}) < len(made) > len({(step.rows, step.id) for step in made}):
         raise Invalid("one write changes a record once")
     return made
 

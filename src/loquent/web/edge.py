@@ -31,6 +31,7 @@ log = Log("loquent.http")
 PORT = re.compile(r":\d*$")
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 MOST_HEADERS, MOST_HEADER_BYTES = 100, 65_536
+MOST_HOSTS = 100  # names, with their ports, that are remembered as served
 SHORT = 4  # digits of the length of a body for which no room is held
 UNWATCHED = 0.05  # seconds for which a call is too short to watch for a hang-up
 GONE = 499  # the log's word for a client that hung up; never sent
@@ -72,6 +73,7 @@ class Edge:
         found = services.settings
         self._hosts = frozenset(found.host_names)
         self._any_host = "*" in self._hosts
+        self._known_hosts: set[bytes] = set()  # as they came, with their ports: these need not be looked at again
         self._domains = tuple(name for name in self._hosts if name.startswith("."))
         self._proxies = Proxies(found.trusted_proxies) if found.trusted_proxies else None
         self._room = services.room
@@ -89,7 +91,7 @@ class Edge:
         began = time.perf_counter()
         headers = scope["loquent.headers"] = dict(scope["headers"])
         given = headers.get(b"x-request-id", b"")
-        request_id = given.decode() if REQUEST_ID.fullmatch(given) else ids.new("req")
+        request_id = given.decode() if given and REQUEST_ID.fullmatch(given) else ids.new("req")
         scope["loquent.request_id"] = request_id
         scope["loquent.services"] = self.services
         scope["loquent.wheel"] = self._watches
@@ -185,13 +187,16 @@ class Edge:
             size = sum(len(name) + len(value) for name, value in raw)
         if len(raw) > MOST_HEADERS or size > MOST_HEADER_BYTES:
             raise Plain(431, f"a request takes at most {MOST_HEADERS} headers of {MOST_HEADER_BYTES} bytes in all")
-        if not self._any_host:
-            host = headers.get(b"host", b"").decode("latin-1")
-            name = PORT.sub("", host).lower()
-            if name not in self._hosts and not (self._domains and f".{name}".endswith(self._domains)):
-                raise Plain(
-                    421, f"the host {host[:100]!r} is not served here; LOQUENT_ALLOWED_HOSTS names those that are"
-                )
+        if not self._any_host and (host := headers.get(b"host", b"")) not in self._known_hosts:
+            self._check_host(host)
+
+    def _check_host(self, header: bytes) -> None:
+        host = header.decode("latin-1")
+        name = PORT.sub("", host).lower()
+        if name not in self._hosts and not (self._domains and f".{name}".endswith(self._domains)):
+            raise Plain(421, f"the host {host[:100]!r} is not served here; LOQUENT_ALLOWED_HOSTS names those that are")
+        if len(self._known_hosts) < MOST_HOSTS:
+            self._known_hosts.add(header)
 
     def _bound(self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive) -> Bounded | None:
         length = headers.get(b"content-length")
@@ -226,7 +231,7 @@ class Edge:
             self._timers.setdefault(route, metrics.request_seconds.labels(route))
         counter.inc()
         self._timers[route].observe(seconds)
-        self._access(scope["method"], path, status, round(seconds * 1000, 2), scope["loquent.request_id"])
+        self._access(scope["method"], path, status, seconds, scope["loquent.request_id"])
 
 
 def _may_be_large(headers: Mapping[bytes, bytes]) -> bool:

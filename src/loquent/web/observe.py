@@ -109,18 +109,18 @@ class AccessLog:
         self._is_quick = self._log.says(logging.INFO) and 0 < len(quick) == len(handlers)
         self._second, self._said = 0, b""
 
-    def __call__(self, method: str, path: str, status: int, ms: float, request_id: str) -> None:
-        """Write it, within FLUSH seconds."""
+    def __call__(self, method: str, path: str, status: int, took: float, request_id: str) -> None:
+        """Write it, within FLUSH seconds. ``took``: seconds."""
         if not self._is_quick:
-            self._log.info("request", method=method, path=path, status=status, ms=ms)
+            self._log.info("request", method=method, path=path, status=status, ms=round(took * 1000, 2))
             return
         seconds, micros = divmod(time.time_ns() // 1_000, 1_000_000)
         if seconds != self._second:
             self._second, self._said = seconds, datetime.fromtimestamp(seconds, UTC).isoformat()[:19].encode()
         line = (
             b'{"time":"%s.%06d+00:00","level":"info","logger":"loquent.http","event":"request","request_id":"%s",'
-            b'"method":"%s","path":%s,"status":%d,"ms":%r}\n'
-            % (self._said, micros, request_id.encode(), method.encode(), encode(path), status, ms)
+            b'"method":"%s","path":%s,"status":%d,"ms":%.2f}\n'
+            % (self._said, micros, request_id.encode(), method.encode(), encode(path), status, took * 1000)
         )
         for put in self._puts:
             put(line)

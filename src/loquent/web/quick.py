@@ -20,6 +20,7 @@ from pydantic.fields import FieldInfo
 M = TypeVar("M", bound=BaseModel)
 BOUNDS: Mapping[type[Any], str] = {Ge: "ge", Le: "le", MinLen: "min_length", MaxLen: "max_length"}
 MOST = 2**63 - 1  # a whole number without bounds has these
+COLON = b'":'  # with the quotes before it: only a key has these
 PLAIN = (str, bool, float)
 _readers: dict[type[BaseModel], Callable[[bytes], Any]] = {}
 _known = msgspec.json.Decoder().decode
@@ -44,9 +45,11 @@ def usual(model: type[M], body: bytes) -> M | None:
     try:
         made: M = read(body)
         # A key that stands twice is seen by the number of keys. One ends in quotes and a colon, and nothing else does:
-        # within a text these are behind a backslash, and stand there in both.
-        keys = body.translate(None, b" \t\r\n").count(b'":')
-        return made if _written(_known(body)).count(b'":') == keys else None
+        # within a text these are behind a backslash, and stand there in both. The struct is written without what is
+        # left out, so where a field is there that might have been, the keys are counted anew.
+        keys = body.translate(None, b" \t\r\n").count(COLON)
+        is_once = _written(made).count(COLON) == keys or _written(_known(body)).count(COLON) == keys
+        return made if is_once else None
     except (ValueError, RecursionError):
         return None
 
@@ -62,7 +65,9 @@ def _struct(model: type[BaseModel]) -> Any:
     methods: dict[str, Any] = {name: it for name, it in own.items() if isfunction(it)}
     if after := [each.func for each in checks.model_validators.values()]:
         methods["__post_init__"] = lambda self: [check(self) for check in after]
-    return msgspec.defstruct(model.__name__, fields, namespace=methods, kw_only=True, forbid_unknown_fields=True)
+    return msgspec.defstruct(
+        model.__name__, fields, namespace=methods, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+    )
 
 
 def _is_ours(kind: type[Any]) -> bool:

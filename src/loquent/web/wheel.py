@@ -9,17 +9,17 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
+from loquent.domain.fixed import loose
+
 TICKS = 4  # looks in the time of one deadline: it is met by at most a quarter of itself too late
 
 
+@loose
 class Entry:
     """One deadline. Cancelled by setting ``call`` to None."""
 
-    __slots__ = ("at", "call")
-
-    def __init__(self, at: float, call: Callable[[], None]) -> None:
-        self.at = at
-        self.call: Callable[[], None] | None = call
+    at: float
+    call: Callable[[], None] | None
 
 
 class Wheel:
