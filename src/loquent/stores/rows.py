@@ -75,8 +75,8 @@ class Rows(Generic[R]):
             row[self.version_at] = version
         # the hot path looks at all texts at once, and at each of them only where something is unusual
         keys = "".join(filter(None, self._keys_of(row)))
-        texts = "".join(filter(None, (keys, *self._texts_of(row))))
-        if len(keys) > KEY_BYTES or not texts.isascii() or "\0" in texts:
+        texts = "".join(filter(None, self._texts_of(row)))
+        if len(keys) > KEY_BYTES or not (texts.isascii() and keys.isascii()) or "\0" in texts or "\0" in keys:
             for at, most in self._texts_at:
                 if row[at] is not None:
                     check_text(row[at], self.names[at], most)
@@ -154,7 +154,7 @@ def steps(changes: Sequence[Change]) -> list[Step]:
     if len(changes) > MOST_CHANGES:
         raise Invalid(f"at most {MOST_CHANGES} changes in one write")
     made = [_STEPS[type(change)](change) for change in changes]
-    if len(made) > 1 and len({step.id for step in made}) < len(made) > len({(step.rows, step.id) for step in made}):
+    if len(made) > 1 and len({(step.rows, step.id) for step in made}) < len(made):
         raise Invalid("one write changes a record once")
     return made
 

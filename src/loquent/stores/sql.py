@@ -37,6 +37,20 @@ class Call:
     sums: tuple[tuple[int, int], ...] = ()
 
 
+@fixed
+class Insert:
+    """An INSERT without the fields that have been None in every record so far.
+
+    A third of a generation is, and a database's module looks at each value, whatever it is.
+    """
+
+    sql: str
+    absent: frozenset[int]  # the places that are left out
+    of_absent: Callable[[Row], tuple[Any, ...]]
+    nothing: tuple[None, ...]  # what ``of_absent`` gives where the row may be written so
+    of_there: Callable[[Row], tuple[Any, ...]]
+
+
 class Driver(Protocol):
     """How statements reach one kind of database: a backend is one of these and a row in SCHEMES.
 
@@ -108,7 +122,7 @@ class Sql:
     def __init__(self, driver: Driver) -> None:
         self._driver = Told(driver) if log.says(logging.DEBUG) else driver  # asked once: it costs nothing when off
         self._statements = Statements(driver.dialect)
-        self._adds: dict[Rows[Any], str] = {}
+        self._inserts: dict[Rows[Any], Insert] = {}
         self._bumps: dict[Any, tuple[str, Amounts, tuple[tuple[int, int], ...]]] = {}
 
     def figures(self) -> Mapping[str, float]:
@@ -208,7 +222,7 @@ class Sql:
         if step.by is not None:
             return self._bump(rows, step.after or [], step.by)
         if step.before is None:
-            return Call(self._adds.get(rows) or self._add(rows), step.after or [], adds=True)
+            return self._add(rows, step.after or [])
         same = [step.id] if rows.version_at is None else [step.id, step.before[rows.version_at]]
         if step.after is None:
             return Call(self._statements.remove(rows).sql, same, must=True)
@@ -216,8 +230,19 @@ class Sql:
         values = [step.after[at] for at in changed]
         return Call(self._statements.replace(rows, changed).sql, [*values, *same], must=True)
 
-    def _add(self, rows: Rows[Any]) -> str:
-        return self._adds.setdefault(rows, self._statements.add(rows).sql)
+    def _add(self, rows: Rows[Any], row: Row) -> Call:
+        insert = self._inserts.get(rows)
+        if insert is None or insert.of_absent(row) != insert.nothing:
+            insert = self._inserts[rows] = self._insert(rows, row, insert)
+        return Call(insert.sql, insert.of_there(row), adds=True)
+
+    def _insert(self, rows: Rows[Any], row: Row, before: Insert | None) -> Insert:
+        """What leaves out no more than ``before``, and nothing of this row."""
+        absent = [at for at, value in enumerate(row) if value is None and (before is None or at in before.absent)]
+        there = [at for at in range(len(row)) if at not in absent]
+        sql = self._statements.add(rows, tuple(rows.names[at] for at in there)).sql
+        of_absent = itemgetter(*absent, *absent[:1]) if absent else lambda row: ()
+        return Insert(sql, frozenset(absent), of_absent, of_absent([None] * len(row)), itemgetter(*there))
 
     def _bump(self, rows: Rows[Any], row: Row, by: Mapping[str, int]) -> Call:
         names = tuple(by)

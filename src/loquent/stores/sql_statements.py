@@ -37,9 +37,13 @@ class Statements:
         self._dialect = dialect
         self._kept: dict[Any, Statement] = {}
 
-    def add(self, rows: Rows[Any]) -> Statement:
-        """Insert one record; values: the fields in order."""
-        return self._once((rows, "add"), lambda: insert(TABLES[rows.kind]), rows.names)
+    def add(self, rows: Rows[Any], names: tuple[str, ...]) -> Statement:
+        """Insert one record; values: the fields of these names, in the fields' order. The others are null."""
+
+        def build() -> Executable:
+            return insert(TABLES[rows.kind]).values({name: bindparam(name) for name in names})
+
+        return self._once((rows, "add", names), build, names)
 
     def replace(self, rows: Rows[Any], changed: Sequence[int]) -> Statement:
         """Set the fields at these places; values: those, then the id and the version as read."""

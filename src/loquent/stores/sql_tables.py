@@ -31,7 +31,7 @@ def _table(metadata: MetaData, spec: Spec) -> Table:
 
 def _column(name: str, base: type[Any], nullable: bool, spec: Spec) -> Column[Any]:
     default = next(field.default for field in fields(spec.type) if field.name == name)
-    written = None if default in (NODEFAULT, None) else _written(default)
+    written = None if nullable or default is NODEFAULT else _written(default)
     return Column(name, COLUMNS[base], primary_key=name == "id", nullable=nullable, server_default=written)
 
 
