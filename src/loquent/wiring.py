@@ -12,11 +12,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import resources
+from io import StringIO
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
-from dotenv import dotenv_values
+from dotenv.parser import Binding, parse_stream
 
 from loquent import blobs, caches, engines, limiters, queues, readers, settings, stores, tracers
 from loquent.domain import failpoints
@@ -27,6 +28,7 @@ from loquent.domain.models import BOOLEAN, CHAT, JSON_SCHEMA, TEXT, VISION, Mode
 from loquent.domain.requests import Parameters
 from loquent.ports.blobs import Blobs
 from loquent.ports.limiter import Rate
+from loquent.ports.outages import outage_of
 from loquent.ports.queue import Queue
 from loquent.ports.store import Store
 from loquent.ports.tracer import Tracer
@@ -88,13 +90,6 @@ def load_settings(environ: Mapping[str, str] | None = None, folder: Path = Path(
     return found
 
 
-def warn(services: Services, environ: Mapping[str, str] | None = None, folder: Path = Path()) -> None:
-    """Log a line for each variable that is set and passed over: what it names, and what is used in its place."""
-    passed_over = settings.passed_over(environment(environ, folder))
-    for line in (*passed_over, *unknown_models(services.settings, services.models)):
-        log.warning(line)
-
-
 def unknown_models(found: Settings, models: Models) -> list[str]:
     """A line for each variable of the textgen family that names no model of this deployment."""
     try:
@@ -110,13 +105,25 @@ def unknown_models(found: Settings, models: Models) -> list[str]:
 
 def environment(environ: Mapping[str, str] | None = None, folder: Path = Path()) -> dict[str, str]:
     """The variables that count: the environment's, over those of a ``.env`` file. Raises Misconfigured."""
+    return {**written(folder)[0], **(os.environ if environ is None else environ)}
+
+
+def written(folder: Path = Path()) -> tuple[dict[str, str], list[int]]:
+    """What a ``.env`` file in the folder says, and the numbers of its lines that say nothing. Raises Misconfigured."""
     file = folder / ".env"
     try:
-        written = dotenv_values(file, interpolate=False) if file.is_file() else {}
+        text = file.read_text("utf-8") if file.is_file() else ""
     except (OSError, UnicodeDecodeError) as error:
         raise Misconfigured(f"the file {file} cannot be read: {error}") from error
-    values = {name: value for name, value in written.items() if value is not None}
-    return {**values, **(os.environ if environ is None else environ)}
+    said = list(parse_stream(StringIO(text)))
+    values = {each.key: each.value for each in said if each.key is not None and each.value is not None}
+    starts = ((each.original.line, each.original.string) for each in said if _says_nothing(each))
+    return values, [line + string[: len(string) - len(string.lstrip())].count("\n") for line, string in starts]
+
+
+def _says_nothing(line: Binding) -> bool:
+    """Whether it cannot be read, or names a variable without giving it a value; a comment is neither."""
+    return line.error or (line.key is not None and line.value is None)
 
 
 @dataclass(slots=True)
@@ -242,15 +249,20 @@ class Services:
             fcntl.flock(self._lock, fcntl.LOCK_SH)
 
 
-def build(found: Settings, *, queue: Queue | None = None) -> Services:
-    """Everything, put together; nothing is opened yet. ``queue``: one that stands already. Raises Misconfigured."""
+def build(found: Settings, *, queue: Queue | None = None, writes: bool = True) -> Services:
+    """Everything, put together; nothing is opened yet. ``queue``: one that stands already. Raises Misconfigured.
+
+    ``writes``: the data folder is made, and a secret in it; without, this only tells whether all would fit together.
+    """
     try:
-        found.data_dir.mkdir(parents=True, exist_ok=True)
+        if writes:
+            found.data_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise Misconfigured(f"LOQUENT_DATA_DIR holds {str(found.data_dir)!r}; it takes a folder: {error}") from error
     failpoints.arm(found.failpoints)
     tracer = tracers.connect(found.traces, found.traces_endpoint)
     store: Store = stores.connect(found.store_url, data_dir=found.data_dir)
+    outage = outage_of(store)
     if tracer is not None:
         store = told_writes(store, tracer, _system(found))
     files = blobs.connect(found.blobs_url)
@@ -260,7 +272,7 @@ def build(found: Settings, *, queue: Queue | None = None) -> Services:
     if tracer is not None:
         connect = told_tries(connect, tracer)
     models = _models(found, rows, connect)
-    secret = found.secret or _own_secret(found.data_dir)
+    secret = found.secret or _own_secret(found.data_dir, writes=writes)
     tokens = Tokens(secret, minutes=found.token_minutes)
     answers = _answers(found, store, secret)
     passwords = Passwords(threads=found.password_threads)
@@ -285,6 +297,7 @@ def build(found: Settings, *, queue: Queue | None = None) -> Services:
         lambda: runner.lives.values(),
         key_hosts=_key_hosts(found, rows),
         places_of=engines.places_of,
+        outage=outage,
     )
     reader = readers.connect(max_bytes=found.max_upload, max_characters=found.max_file_text)
     pictures = readers.picture_cleaner(max_bytes=found.max_upload, max_pixels=found.max_pixels)
@@ -298,6 +311,7 @@ def build(found: Settings, *, queue: Queue | None = None) -> Services:
         sweep_seconds=found.sweep_seconds,
         look=registry.look,
         room=room,
+        outage=outage,
     )
     health = Health(store, files, rules.limiter, queue, models, answers.kept, room)
     return Services(
@@ -325,7 +339,7 @@ def build(found: Settings, *, queue: Queue | None = None) -> Services:
         worker=worker,
         registry=registry,
         room=room,
-        revocations=Revocations(store, tokens, runner),
+        revocations=Revocations(store, tokens, runner, outage),
         tracer=tracer,
         health=health,
         watch=Watch(store, queue, models, answers.kept, runner, worker, health, data_dir=found.data_dir),
@@ -536,13 +550,18 @@ def _rules(found: Settings) -> dict[str, tuple[Rate, ...]]:
     }
 
 
-def _own_secret(data_dir: Path) -> str:
+def _own_secret(data_dir: Path, *, writes: bool) -> str:
     """The secret of this data folder, made at random where there is none yet, readable by its owner alone."""
     path = data_dir / "secret"
+    if not writes and not path.exists():
+        return secrets.token_urlsafe(48)
     try:
         made = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
-        secret = path.read_text("ascii").strip()
+        try:
+            secret = path.read_text("ascii").strip()
+        except UnicodeDecodeError:
+            secret = ""
         if len(secret) < SECRET_BYTES:
             raise Misconfigured(f"{path} holds {len(secret)} bytes; remove it, and a new one is made") from None
         return secret

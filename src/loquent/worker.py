@@ -8,15 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import threading
+from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from loquent import queues
-from loquent.domain.errors import Misconfigured
-from loquent.domain.log import CONTENT, Log
+from loquent.checks import WORKER, check, warn
+from loquent.domain.errors import LoquentError, Misconfigured
+from loquent.domain.log import Log
 from loquent.probe import probed
-from loquent.wiring import Services, build, load_settings, warn
+from loquent.web.observe import configure_logs
+from loquent.wiring import Services, build, load_settings
 
 if TYPE_CHECKING:
     from loquent.ports.queue import Queue
@@ -29,24 +35,43 @@ POOLS = ("celery.concurrency.thread", "celery.concurrency.solo")
 
 async def work(services: Services, told: asyncio.Event) -> None:
     """Take jobs until the event is set; then hand back what is not over within the settings' bound."""
+    seconds = services.settings.stop_seconds
     async with probed(services) as probe:
         await services.open()
         probe.is_open = True
         log.info("taking jobs", slots=services.settings.job_slots)
         try:
             await told.wait()
+            log.info("stopping", running=len(services.runner.lives), seconds=seconds)
             await services.leave()
-            await services.drain(services.settings.stop_seconds)
+            await services.drain(seconds)
         finally:
             await services.close()
+            log.info("stopped")
 
 
 def __getattr__(name: str) -> Any:
     """``app``, made when Celery's command asks for it: to import this module does nothing."""
     if name != "app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()["app"] = made = _app(load_settings())
+    with _in_a_line():
+        globals()["app"] = made = _app(load_settings())
     return made
+
+
+@contextmanager
+def _in_a_line() -> Iterator[None]:
+    """End Celery's command as ours ends: for what we raise on purpose one line, and the same exit code."""
+    try:
+        yield
+    except (LoquentError, OSError) as error:
+        raise SystemExit(_said(error)) from None
+
+
+def _said(error: LoquentError | OSError) -> int:
+    """Say on stderr why it ends; the exit code."""
+    print(f"loquent: {error.message if isinstance(error, LoquentError) else error}", file=sys.stderr)
+    return 2 if isinstance(error, Misconfigured) else 1
 
 
 def _app(settings: Settings) -> Any:
@@ -55,11 +80,10 @@ def _app(settings: Settings) -> Any:
         raise Misconfigured("Celery needs a broker: set LOQUENT_QUEUE or CELERY_BROKER_URL, or run loquent worker")
     from celery import signals
 
-    if not settings.log_content:  # Celery sets its own log up
-        logging.getLogger(CONTENT).setLevel(logging.CRITICAL + 1)
     queue: Celery = queues.connect(settings.queue_url)  # type: ignore[assignment]  # as every scheme but local: is
     queue.is_fed = True
     beside = Beside(settings, queue)
+    signals.celeryd_init.connect(beside.take_logs, weak=False)
     signals.worker_init.connect(_check_pool, weak=False)
     signals.celeryd_after_setup.connect(beside.begin, weak=False)
     signals.worker_shutdown.connect(beside.end, weak=False)
@@ -83,9 +107,23 @@ class Beside:
         self._thread: threading.Thread | None = None
         self._tell: Future[Any] = Future()
 
+    def take_logs(self, **_: Any) -> None:
+        """Have a worker's log be ours; Celery's other commands, which make no worker, keep theirs."""
+        from celery import signals
+
+        signals.setup_logging.connect(self._log, weak=False)
+
+    def _log(self, loglevel: int, logfile: str | None, **_: Any) -> None:
+        """In place of Celery's own: where ``-f`` names a file, it is that one; ``-l`` is for Celery's own lines."""
+        configure_logs(replace(self._settings, log_file=logfile) if logfile else self._settings)
+        for name in ("celery", "kombu"):
+            logging.getLogger(name).setLevel(loglevel)
+
     def begin(self, **_: Any) -> None:
         """Take jobs, whether or not the broker answers."""
-        services = build(self._settings, queue=self._queue)
+        with _in_a_line():
+            check(self._settings, WORKER)
+            services = build(self._settings, queue=self._queue)
         warn(services)
         self._thread = threading.Thread(target=self._run, args=(services,), name="jobs", daemon=True)
         self._thread.start()
@@ -101,9 +139,11 @@ class Beside:
 
         try:
             asyncio.run(self._work(services))
+        except (LoquentError, OSError) as error:
+            state.should_stop = _said(error)  # the exit code of the whole process
         except Exception:
             log.exception("the worker has ended")
-            state.should_stop = 1  # the exit code of the whole process
+            state.should_stop = 1
 
     async def _work(self, services: Services) -> None:
         told = asyncio.Event()

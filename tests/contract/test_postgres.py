@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -150,8 +151,9 @@ async def test_a_server_that_is_away_is_unavailable_without_its_password(tmp_pat
 
 
 async def test_a_killed_server_loses_nothing_that_was_told_and_is_found_again(
-    mortal: PostgresServer, tmp_path: Path
+    mortal: PostgresServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "loquent.store")
     async with opened(mortal.database(), tmp_path) as store:
         told: list[str] = []
 
@@ -173,6 +175,7 @@ async def test_a_killed_server_loses_nothing_that_was_told_and_is_found_again(
         mortal.start()
         async with asyncio.timeout(20):
             await again(store)
+        assert [each.getMessage() for each in caplog.records if each.name == "loquent.store"] == [*OUTAGE]
         assert len(await store.get(Generation, *told)) == len(await store.get(Content, *told)) == len(told) > 0
 
 
@@ -187,7 +190,10 @@ async def test_a_restart_while_nothing_is_asked_costs_nobody_anything(mortal: Po
         assert await store.get(Generation, made.id)
 
 
-async def test_a_frozen_server_is_given_up_and_found_again(mortal: PostgresServer, tmp_path: Path) -> None:
+async def test_a_frozen_server_is_given_up_and_found_again(
+    mortal: PostgresServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "loquent.store")
     async with opened(f"{mortal.database()}?patience=1", tmp_path) as store:
         made = generation()
         await store.write(Add(made))
@@ -203,7 +209,12 @@ async def test_a_frozen_server_is_given_up_and_found_again(mortal: PostgresServe
             mortal.signal(signal.SIGCONT)
         async with asyncio.timeout(20):
             await again(store)
+        assert [each.getMessage() for each in caplog.records if each.name == "loquent.store"] == [*OUTAGE]
         assert (await only(store, Generation, made.id)).created_at >= Moment(0)
+
+
+OUTAGE = ("the database cannot be used", "the database is back")
+"""What the log says of one, however many ask meanwhile."""
 
 
 async def again(store: Keeper) -> None:

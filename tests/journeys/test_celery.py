@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import signal
 import sqlite3
 import subprocess
@@ -143,12 +144,61 @@ async def test_both_workers_hear_again_after_their_broker_was_killed(tmp_path: P
 
 async def test_celerys_command_without_a_broker_or_with_processes_says_what_helps(tmp_path: Path) -> None:
     process = start(tmp_path, "-A loquent.worker worker", module="celery", LOQUENT_QUEUE="local:")
-    assert await end_of(process) != 0
-    assert "set LOQUENT_QUEUE or CELERY_BROKER_URL" in (tmp_path / "-A loquent.worker worker.log").read_text()
+    assert await end_of(process) == 2
+    [said] = (tmp_path / "-A loquent.worker worker.log").read_text().splitlines()
+    assert said.startswith("loquent: Celery needs a broker: set LOQUENT_QUEUE or CELERY_BROKER_URL")
     with redis_server(tmp_path) as server:
         process = start(tmp_path, "-A loquent.worker worker -P processes", module="celery", LOQUENT_QUEUE=server.url)
         assert await end_of(process) != 0
     assert "say --pool threads" in (tmp_path / "-A loquent.worker worker -P processes.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("environ", "why"),
+    [
+        ({"LOQUENT_STORE": "memory:"}, "LOQUENT_STORE holds memory"),  # told where the worker is put together
+        ({"LOQUENT_STORE": "sqlite:///{folder}/broken.db"}, "broken.db cannot be used"),  # where it is opened
+    ],
+)
+async def test_settings_that_cannot_be_used_end_celerys_command_with_one_line(
+    tmp_path: Path, environ: dict[str, str], why: str
+) -> None:
+    (tmp_path / "broken.db").write_text("a letter to a friend" * 100)
+    given = {name: value.format(folder=tmp_path) for name, value in environ.items()}
+    with redis_server(tmp_path) as server:
+        given |= {"LOQUENT_QUEUE": server.url, "PYTHONWARNINGS": "ignore"}
+        process = start(tmp_path, "-A loquent.worker -q worker", module="celery", **given)
+        assert await end_of(process) == 2
+    [said] = (tmp_path / "-A loquent.worker -q worker.log").read_text().splitlines()
+    assert said.startswith("loquent: ")
+    assert why in said
+
+
+async def test_under_celerys_command_the_log_is_ours_with_the_reason_why_a_job_failed(tmp_path: Path) -> None:
+    store = f"sqlite:///{tmp_path}/data/loquent.db"
+    with redis_server(tmp_path) as server:
+        common = {"LOQUENT_QUEUE": server.url, "LOQUENT_STORE": store, "LOQUENT_MAX_ATTEMPTS": "1"}
+        process = start(tmp_path, "-A loquent.worker worker", module="celery", LOQUENT_LOG_FORMAT="json", **common)
+        try:
+            async with opened(tmp_path, works=False, **common) as services:
+                await services.generations.submit(ANN, wanted("[fail] no more"))
+                await until(tmp_path, 1, "status = 'failed'")
+            process.send_signal(signal.SIGTERM)
+            assert await end_of(process) == 0
+        finally:
+            process.kill()
+            process.wait()
+    lines = [json.loads(line) for line in (tmp_path / "data" / "app.log").read_text().splitlines()]
+    said = {line["event"]: line for line in lines}
+    assert said["job ended with a fault"]["code"] == "engine_failed"
+    assert said["job ended with a fault"]["why"]
+    assert [each for each in said if each in ("taking jobs", "stopping", "stopped")] == [
+        *("taking jobs", "stopping", "stopped")
+    ]
+    printed = (tmp_path / "-A loquent.worker worker.log").read_text().splitlines()
+    assert [line for line in printed if line.startswith("{")] == (
+        tmp_path / "data" / "app.log"
+    ).read_text().splitlines()
 
 
 async def test_a_server_that_runs_no_jobs_rings_and_leaves_them(tmp_path: Path) -> None:

@@ -12,12 +12,13 @@ import pytest
 
 from asking import ask
 from loquent import settings
+from loquent.checks import SERVE, check, warn
 from loquent.cli import findings
 from loquent.domain.errors import Misconfigured
 from loquent.queues.celery import Celery
 from loquent.web.app import create_app
 from loquent.web.edge import Edge
-from loquent.wiring import Services, build, load_settings, model_rows, unknown_models, warn
+from loquent.wiring import Services, build, load_settings, model_rows, unknown_models
 from postgres_server import PostgresServer
 from redis_server import RedisServer
 from s3_server import BUCKET, S3Server, with_keys
@@ -75,7 +76,8 @@ async def test_the_file_starts_the_application_and_what_is_passed_over_is_told(
     async with started(tmp_path, family, request) as (app, services):
         answer = await ask(app, "GET", "/api/v1/health")
         assert (answer.status, answer.json()["status"]) == (200, "healthy")
-        warn(services, {"LOQUENT_DATA_DIR": str(tmp_path / "data")}, tmp_path)
+        check(services.settings, SERVE, {"LOQUENT_DATA_DIR": str(tmp_path / "data")}, tmp_path)
+        warn(services)
     told = [each.getMessage() for each in caplog.records if each.name == "loquent.settings"]
     assert [line for line, begins in zip(told, WARNED[family], strict=True) if not line.startswith(begins)] == []
     assert all("\n" not in line and ("instead" in line or "not used" in line) for line in told)
@@ -163,7 +165,7 @@ def test_a_short_secret_in_the_file_stops_the_start_with_one_line(tmp_path: Path
 def test_the_doctor_tells_what_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copy(SAMPLES / "summaries.env", tmp_path / ".env")
     monkeypatch.chdir(tmp_path)
-    found = findings.configured()
+    found = findings.configured(load_settings())
     doubts = [each.what for each in found if each.mark == findings.DOUBT]
     assert [line.split()[0] for line in doubts] == [
         "CELERY_RESULT_BACKEND",

@@ -16,6 +16,7 @@ from loquent.blobs import KEY, checked
 from loquent.domain import failpoints
 from loquent.domain.clock import Moment
 from loquent.domain.errors import Misconfigured, NotFound, OutOfSpace, Unavailable
+from loquent.domain.urls import without_password
 from loquent.ports.blobs import Kept
 
 T = TypeVar("T")
@@ -36,7 +37,8 @@ class File:
         """Raises Misconfigured where the URL names no folder."""
         said = re.fullmatch(r"file:(?://(?:localhost)?)?(/(?!/).*)", url)
         if said is None:
-            raise Misconfigured(f"LOQUENT_BLOBS holds {url!r}; it takes a folder, as in file:///srv/loquent/blobs")
+            shown = without_password(url)
+            raise Misconfigured(f"LOQUENT_BLOBS holds {shown!r}; it takes a folder, as in file:///srv/loquent/blobs")
         self._root = Path(said[1])
 
     async def open(self) -> None:

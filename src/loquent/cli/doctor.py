@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import typer
@@ -42,6 +42,7 @@ def _sections() -> Iterator[tuple[str, list[Finding]]]:
     """Each part with what was found of it, as it is found."""
     from loquent.cli import findings
     from loquent.cli.inside import run
+    from loquent.cli.parts import parts
     from loquent.cli.terminal import spinner
     from loquent.wiring import load_settings
 
@@ -51,14 +52,25 @@ def _sections() -> Iterator[tuple[str, list[Finding]]]:
     except Misconfigured as error:
         yield "Settings", [findings.Finding(findings.BAD, error.message, "docs/settings.md lists what each takes")]
         return
-    yield "Settings", findings.configured()
-    yield "Data", [*findings.folder(settings), *run(findings.store(settings))]
-    yield "Queue", run(findings.queue(settings))
+    yield "Settings", findings.configured(settings)
+    with spinner("asking the parts") as show:
+        show()
+        said = run(parts(settings))
+    said["Data"] = [*findings.folder(settings), *said["Data"]]
+    yield from said.items()
     with spinner("asking the models") as show:
         show()
-        asked = run(findings.models(settings))
-    yield "Models", asked
-    yield "Server", [*run(findings.port(settings)), *findings.exposed(settings)]
+        said["Models"] = run(findings.models(settings))
+    yield "Models", said["Models"]
+    known = [each.what for found in said.values() for each in found if each.mark == findings.BAD]
+    start = [each for each in findings.start(settings) if not _is_told(each.what, known)]
+    yield "Server", [*run(findings.port(settings)), *start, *findings.exposed(settings)]
+
+
+def _is_told(what: str, known: Iterable[str]) -> bool:
+    """Whether a part has said so of itself already."""
+    why = what.partition("would not start: ")[2]
+    return bool(why) and any(why in each for each in known)
 
 
 def _line(text: str, *, colour: str | None = None, bold: bool = False) -> None:

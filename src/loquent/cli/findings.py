@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
 import http.client
 import os
 import shutil
 import time
-from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from importlib.util import find_spec
-from pathlib import Path
 from urllib.parse import urlsplit
 
-from loquent import queues, stores
+from loquent.checks import SERVE, WORKER, doubts, refuse
 from loquent.cli.listening import bound
-from loquent.domain.errors import LoquentError, Misconfigured, ModelLoading, Unavailable
+from loquent.domain.errors import LoquentError, Misconfigured, ModelLoading
 from loquent.domain.urls import without_password
 from loquent.services.models import Offer
-from loquent.settings import Settings, passed_over
-from loquent.wiring import build_models, model_rows, unknown_models
+from loquent.settings import Settings
+from loquent.wiring import build, build_models, environment, model_rows, unknown_models
 
 OK, DOUBT, BAD = "✓", "!", "✗"
 
@@ -49,38 +47,38 @@ def installed() -> list[Finding]:
     return [Finding(DOUBT, what, "pip install 'loquent[documents]'")]
 
 
-def configured() -> list[Finding]:
-    """The settings that are set, where, to what (secrets hidden); and names that look like one and are none."""
-    from dotenv import dotenv_values
-
-    file = Path(".env")
-    written = {
-        name: value or "" for name, value in (dotenv_values(file, interpolate=False) if file.is_file() else {}).items()
-    }
-    found: list[Finding] = []
-    known: set[str] = set()
-    merged = {**written, **os.environ}
+def configured(found: Settings) -> list[Finding]:
+    """The settings that are set, where, to what (secrets hidden); and what is told of them when a server starts."""
+    merged = environment()
+    said: list[Finding] = []
     for each in fields(Settings):
         names = (each.metadata["env"], *each.metadata["aliases"])
-        known.update(names)
         name = next((name for name in names if merged.get(name, "").strip()), None)
         if name is None:
             continue
         where = "environment" if name in os.environ else ".env"
         value = "(hidden)" if each.metadata["secret"] else without_password(merged[name].strip())
-        found.append(Finding(OK, f"{name} = {value}, from {where}"))
-    found += [
-        Finding(DOUBT, f"{name} is set, and is no setting", _nearest(name, known))
-        for name in sorted({*written, *os.environ})
-        if name.startswith("LOQUENT_") and name not in known
-    ]
-    found += [Finding(DOUBT, line) for line in passed_over(merged)]
-    return found or [Finding(OK, "all as shipped")]
+        said.append(Finding(OK, f"{name} = {value}, from {where}"))
+    with suppress(Misconfigured):  # of the file of models, which is looked at by itself
+        for doubt in doubts(found, SERVE):
+            said.append(Finding(DOUBT, doubt.what, doubt.do))  # noqa: PERF401  (those before it has to be given up)
+    return said or [Finding(OK, "all as shipped")]
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f"perhaps {near[0]}" if near else "docs/settings.md lists them all"
+def start(found: Settings) -> list[Finding]:
+    """What would keep the server, or a worker, from starting: it is put together as it would be, and not opened."""
+    said = []
+    try:
+        refuse(found, SERVE)
+        build(found, writes=False).passwords.close()
+    except (LoquentError, OSError) as error:
+        why = error.message if isinstance(error, LoquentError) else str(error)
+        said.append(Finding(BAD, f"{SERVE} would not start: {why}"))
+    try:
+        refuse(found, WORKER)
+    except Misconfigured as error:
+        said.append(Finding(DOUBT, f"{WORKER} would not start: {error.message}"))
+    return said or [Finding(OK, "nothing keeps it from starting")]
 
 
 def folder(settings: Settings) -> list[Finding]:
@@ -99,50 +97,6 @@ def folder(settings: Settings) -> list[Finding]:
     if newest > time.time() + CLOCK_SECONDS:
         found.append(Finding(DOUBT, "the clock stands before the newest record", "set this machine's clock"))
     return found
-
-
-async def store(settings: Settings) -> list[Finding]:
-    """The store: its schema, its soundness, and whether it answers; one that is not there yet is not made."""
-    shown = without_password(settings.store_url)
-    if shown.startswith("memory"):
-        return [Finding(DOUBT, "records are kept in memory, and gone when the server stops", "unset LOQUENT_STORE")]
-    try:
-        async with asyncio.timeout(LOAD_SECONDS):
-            checked = await stores.check(settings.store_url, settings.data_dir)
-        if checked.current is None:
-            return [Finding(DOUBT, finding, "`loquent serve` makes it, too") for finding in checked.findings]
-        if checked.findings:
-            return [Finding(BAD, f"{shown}: {finding}") for finding in checked.findings]
-        records = stores.connect(settings.store_url, data_dir=settings.data_dir)
-        try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                await records.open()
-                await records.ready()
-        finally:
-            await records.close()
-    except LoquentError as error:
-        return [Finding(BAD, f"{shown}: {error.message}")]
-    except TimeoutError:
-        return [Finding(BAD, f"{shown}: no answer in {ANSWER_SECONDS:g} seconds")]
-    return [Finding(OK, f"{shown}: sound, revision {checked.current}, answers")]
-
-
-async def queue(settings: Settings) -> list[Finding]:
-    """How workers hear of jobs. Without their broker they look by themselves, so that one away is a doubt."""
-    shown = without_password(settings.queue_url)
-    if shown.startswith("local:"):
-        return [Finding(OK, "jobs are told of within a process")]
-    try:
-        bell = queues.connect(settings.queue_url)
-        async with asyncio.timeout(ANSWER_SECONDS):
-            await bell.check()
-    except Unavailable as error:
-        return [Finding(DOUBT, f"{shown}: {error.message}", "start it; until then workers find jobs by looking")]
-    except LoquentError as error:
-        return [Finding(BAD, error.message)]
-    except TimeoutError:
-        return [Finding(DOUBT, f"{shown}: no answer in {ANSWER_SECONDS:g} seconds")]
-    return [Finding(OK, f"{shown}: answers")]
 
 
 async def models(settings: Settings) -> list[Finding]:

@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from loquent.domain.errors import Misconfigured
 from loquent.domain.log import Log
 
 if TYPE_CHECKING:
@@ -72,8 +71,7 @@ class Parent:
     _told: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> int:
-        """The exit code: 0 where it was told to stop and every process ended well. Raises Misconfigured."""
-        check(self.settings)
+        """The exit code: 0 where it was told to stop and every process ended well."""
         loop = asyncio.get_running_loop()
         for each in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(each, self._stop)
@@ -147,26 +145,3 @@ class Parent:
             return await process.wait()
         finally:
             del self._running[place.number]
-
-
-def check(settings: Settings) -> None:
-    """Say what several processes do not share; raise Misconfigured where that cannot be meant."""
-    count = settings.workers
-    if settings.store_url.startswith("memory"):
-        raise Misconfigured(
-            f"LOQUENT_WORKERS holds {count} and LOQUENT_STORE memory: each process would have records of its own; "
-            "leave LOQUENT_STORE out, or name a PostgreSQL"
-        )
-    if settings.limiter.startswith("memory"):
-        log.warning(
-            f"each of {count} processes counts rates for itself, so callers may have {count} times the limits: "
-            "set LOQUENT_LIMITER to a Redis to share them"
-        )
-    from loquent.wiring import model_rows
-
-    for row in model_rows(settings):
-        if row.engine in ("llama", "transformers"):
-            log.warning(
-                f"each of {count} processes loads {row.name} for itself where it is used: {count} times its memory, "
-                "and as many threads; LOQUENT_WORKERS is for models that run elsewhere"
-            )

@@ -46,6 +46,7 @@ def serve(
     """Serve the API, the page and the jobs. Everything else is set by the environment: see docs/settings.md."""
     given = {"LOQUENT_HOST": host, "LOQUENT_PORT": port, "LOQUENT_WORKERS": workers}
     environ = {**os.environ, **{name: str(value) for name, value in given.items() if value is not None}}
+    from loquent.checks import SERVE, check
     from loquent.web.observe import configure_logs
     from loquent.wiring import load_settings
 
@@ -53,23 +54,24 @@ def serve(
     configure_logs(settings)
     if child:
         place = Place.read(child)
-        serve_here(settings, environ, socket.socket(fileno=place.fd), place)
-    elif settings.workers == 1:
-        serve_here(settings, environ, bound(settings.host, settings.port))
+        serve_here(settings, socket.socket(fileno=place.fd), place)
+        return
+    check(settings, SERVE, environ)
+    if settings.workers == 1:
+        serve_here(settings, bound(settings.host, settings.port))
     else:
         raise typer.Exit(asyncio.run(Parent(settings, environ, bound(settings.host, settings.port)).run()))
 
 
-def serve_here(
-    settings: Settings, environ: dict[str, str], listening: socket.socket, place: Place | None = None
-) -> None:
+def serve_here(settings: Settings, listening: socket.socket, place: Place | None = None) -> None:
     """Serve from this process on that socket, until it is told to stop."""
+    from loquent.checks import warn
     from loquent.web.app import create_app
-    from loquent.wiring import build, warn
+    from loquent.wiring import build
 
     services = build(settings)
     if place is None or place.number == 0:
-        warn(services, environ)
+        warn(services)
     run(_serve(create_app(services), settings, listening, place))
 
 

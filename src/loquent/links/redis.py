@@ -20,6 +20,7 @@ from redis.exceptions import TimeoutError as Late
 
 from loquent.domain.errors import Misconfigured, Unavailable
 from loquent.domain.log import Log
+from loquent.domain.outages import Outage
 from loquent.domain.urls import check_server
 
 T = TypeVar("T")
@@ -36,7 +37,8 @@ class Link:
 
     def __init__(self, url: str, *, what: str, setting: str, seconds: float, connections: int = 8) -> None:
         self._what, self._connections = what, connections
-        self._log = Log(f"loquent.{what}")
+        self._outage = Outage(Log(f"loquent.{what}"), gone="the server is away", back="the server is back")
+        self._why = ""  # it was not reached when it was last looked for
         check_server(url, setting)
         try:
             url, self._seconds = _parts(url, seconds)
@@ -57,7 +59,7 @@ class Link:
     async def open(self) -> None:
         """Reach the server, or begin to look for it."""
         if not await self._reach():
-            self._lose("it cannot be reached")
+            self._lose(self._why)
 
     async def close(self) -> None:
         """Let go. May be called twice."""
@@ -67,6 +69,11 @@ class Link:
             await asyncio.gather(self._healing, return_exceptions=True)
             self._healing = None
         await self.client.aclose()
+
+    async def check(self) -> None:
+        """Log in to it now, for people who ask: in seconds. Raises Unavailable with the whole reason."""
+        if not await self._reach():
+            raise Unavailable(f"the server of the {self._what} does not answer: {self._why}")
 
     async def ask(self, call: Callable[[], Awaitable[T]]) -> T:
         """What the server says to this. Raises Unavailable: it is away, slow, or refuses."""
@@ -84,15 +91,16 @@ class Link:
     def _lose(self, why: str) -> None:
         self.is_up = False
         if self._healing is None or self._healing.done():
-            self._log.warning("the server is away", why=why)
+            self._outage.gone(self._what, why)
             self._healing = asyncio.create_task(self._heal(), name=self._what)
 
     async def _heal(self) -> None:
         wait = LOOK
         while not await self._reach():
+            self._outage.gone(self._what, self._why)
             await asyncio.sleep(wait)
             wait = min(LONGEST_LOOK, wait * 2)
-        self._log.info("the server is back")
+        self._outage.back(self._what)
 
     async def _reach(self) -> bool:
         """Whether the server answers now, on every connection."""
@@ -101,8 +109,10 @@ class Link:
             async with asyncio.timeout(CONNECT):
                 said = await asyncio.gather(*pings, return_exceptions=True)
         except TimeoutError:
+            self._why = "it says nothing"
             return False
-        self.is_up = not any(isinstance(each, BaseException) for each in said)
+        self._why = next((str(each) or repr(each) for each in said if isinstance(each, BaseException)), "")
+        self.is_up = not self._why
         return self.is_up
 
 

@@ -51,6 +51,9 @@ class Tracer(Protocol):
     async def open(self) -> None:
         """Begin to take spans. Raises Misconfigured."""
 
+    async def check(self) -> None:
+        """Hand over nothing, now, for people who ask: in seconds. Raises Unavailable with the reason."""
+
     async def close(self) -> None:
         """Hand over what there is, within some seconds. May be called twice."""
 

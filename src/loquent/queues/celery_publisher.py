@@ -14,8 +14,10 @@ from typing import Any
 from celery import Celery as App
 
 from loquent.domain.log import Log
+from loquent.domain.outages import Outage
 
 log = Log("loquent.queue")
+GONE, BACK = "the broker does not answer; workers look by themselves", "the broker is back"
 
 TASK = "loquent.generation"
 EXPIRES = 60  # seconds after which a ring means nothing any more: every worker has looked by itself
@@ -64,6 +66,7 @@ class Publisher:
         self._heard_at = -math.inf  # when it was last known how the broker is
         self._shall_look = False
         self._why = "it has not answered yet"
+        self._outage = Outage(log, gone=GONE, back=BACK)
         self.lost = 0  # rings that nobody will hear: workers find what they told of by looking
 
     @property
@@ -153,8 +156,8 @@ class Publisher:
 
     def _heard(self, *, is_away: bool) -> None:
         with self._more:
-            if self._is_away and not is_away:
-                log.info("the broker is back")
+            if not is_away:
+                self._outage.back("rings")
             self._is_away, self._heard_at, self._shall_look = is_away, time.monotonic(), False
             self._more.notify_all()
 
@@ -181,8 +184,7 @@ class Publisher:
                 self._line.appendleft(ring)
             elif ring is not NO_RING:
                 self.lost += 1
-        if not self._is_away:
-            log.warning("the broker does not answer; workers look by themselves", why=str(error) or repr(error))
+        self._outage.gone("rings", str(error) or repr(error))
         self._heard(is_away=True)
         self._away()
 

@@ -26,8 +26,10 @@ from loquent.domain.generations import (
 )
 from loquent.domain.idempotency import Repeat
 from loquent.domain.log import Log
+from loquent.domain.outages import Outage
 from loquent.domain.requests import from_stored
 from loquent.domain.usage import estimate_tokens
+from loquent.ports.outages import outage_of
 from loquent.ports.queue import Queue
 from loquent.ports.store import Position, Remove, Replace, Store
 from loquent.services import metrics
@@ -56,6 +58,7 @@ class Worker:
         sweep_seconds: float,
         look: Callable[[], Awaitable[None]] | None = None,
         room: Room | None = None,
+        outage: Outage | None = None,
     ) -> None:
         self._store = store
         self._runner = runner
@@ -65,6 +68,7 @@ class Worker:
         self._sweep_seconds = sweep_seconds
         self._look_anew = look  # at which models there are
         self._room = room
+        self._outage = outage or outage_of(store)
         self._name = f"{socket.gethostname()[:40]}:{os.getpid()}"
         self._suspects = Suspects(store, runner.pace, self._name)
         self._look = asyncio.Event()
@@ -134,8 +138,9 @@ class Worker:
             self._taking = asyncio.create_task(self._take())
             try:
                 await asyncio.shield(self._taking)
+                self._outage.back("jobs")
             except LoquentError as error:
-                log.warning("cannot take work", why=error.message)
+                self._tell("jobs", error, "cannot take work")
                 await asyncio.sleep(1)
                 self._look.set()
             except Exception:
@@ -241,10 +246,17 @@ class Worker:
                 self._look.set()
                 await self._forget_repeats()
                 await self._hurry()
+                self._outage.back("sweep")
             except LoquentError as error:
-                log.warning("sweep failed", why=error.message)
+                self._tell("sweep", error, "sweep failed")
             except Exception:
                 log.exception("sweep failed")
+
+    def _tell(self, what: str, error: LoquentError, event: str) -> None:
+        if isinstance(error, Unavailable):
+            self._outage.gone(what, error.message)
+        else:
+            log.warning(event, why=error.message)
 
     async def _forget_repeats(self) -> None:
         page = await self._store.page(Repeat, "expiring", {}, limit=SWEEP, until=now())

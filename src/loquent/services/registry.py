@@ -21,8 +21,10 @@ from loquent.domain.evolve import evolve
 from loquent.domain.generations import Json
 from loquent.domain.log import Log
 from loquent.domain.models import Model, check_fallback
+from loquent.domain.outages import Outage
 from loquent.domain.principals import Principal
 from loquent.domain.registry import ModelRow, checked
+from loquent.ports.outages import outage_of
 from loquent.ports.store import Add, Position, Remove, Replace, Store
 from loquent.services.live import Live
 from loquent.services.looks import Looks
@@ -61,6 +63,7 @@ class Registry:
         *,
         key_hosts: Mapping[str, frozenset[str]],
         places_of: Callable[[Model], tuple[str, ...]],
+        outage: Outage | None = None,
     ) -> None:
         self._store = store
         self._models = models
@@ -72,7 +75,7 @@ class Registry:
         self._added: dict[str, Added] = {}  # by the record's id
         self._retired: list[tuple[Offer, float]] = []  # since when nobody new is given it
         self._lock = asyncio.Lock()
-        self._looks = Looks("the added models", self._keep_up, log)
+        self._looks = Looks("the added models", self._keep_up, log, outage or outage_of(store))
         self._opens = False
 
     # In step with the store

@@ -8,7 +8,9 @@ from __future__ import annotations
 from loquent.domain.clock import Moment, later, now
 from loquent.domain.errors import LoquentError
 from loquent.domain.log import Log
+from loquent.domain.outages import Outage
 from loquent.domain.users import User
+from loquent.ports.outages import outage_of
 from loquent.ports.store import Position, Store
 from loquent.services.looks import Looks
 from loquent.services.runner import Runner
@@ -24,13 +26,13 @@ SLACK = 60.0  # seconds by which the clocks of processes may differ, and for whi
 class Revocations:
     """What is heard of others, in order. Takes the whole store: they are everybody's."""
 
-    def __init__(self, store: Store, tokens: Tokens, runner: Runner) -> None:
+    def __init__(self, store: Store, tokens: Tokens, runner: Runner, outage: Outage | None = None) -> None:
         self._store = store
         self._tokens = tokens
         self._runner = runner
         self._heard: dict[str, User] = {}  # lately
         self._since: Moment | None = None  # from when on something new may be listed; None: nothing was read yet
-        self._looks = Looks("revocations", self.look, log)
+        self._looks = Looks("revocations", self.look, log, outage or outage_of(store))
 
     async def open(self) -> None:
         """Hear of all that matter still, and begin to look for more."""

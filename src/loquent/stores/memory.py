@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from loquent.domain.errors import Misconfigured, Stale, Taken, Unavailable
 from loquent.domain.records import Order
+from loquent.domain.urls import without_password
 from loquent.ports.store import COUNT_CAP, Change, Page, Position
 from loquent.stores import Checked
 from loquent.stores.rows import Row, Rows, Step, check_position, check_values, put_and_added, rows_of, steps
@@ -31,7 +32,8 @@ class Memory:
 
     def __init__(self, url: str, data_dir: Path) -> None:
         if url.removesuffix("//") != "memory:":
-            raise Misconfigured(f"LOQUENT_STORE holds {url!r}; the memory store takes nothing after memory:")
+            shown = without_password(url)
+            raise Misconfigured(f"LOQUENT_STORE holds {shown!r}; the memory store takes nothing after memory:")
         self._kept: dict[type[Any], dict[str, Row]] = defaultdict(dict)
         self._keys: dict[tuple[Any, ...], str] = {}
         self._lists: dict[tuple[Any, ...], Listed] = defaultdict(list)

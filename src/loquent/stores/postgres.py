@@ -29,7 +29,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from loquent.domain.errors import Invalid, LoquentError, Misconfigured, Stale, Taken, Unavailable
-from loquent.domain.log import Log
+from loquent.domain.outages import Outage
+from loquent.ports.outages import database_outage
 from loquent.stores import Checked, migrations
 from loquent.stores.groups import grouped
 from loquent.stores.lane import Job, Lane
@@ -63,7 +64,7 @@ LASTING = (errors.InvalidPassword, errors.InvalidAuthorizationSpecification, err
 
 
 encode = msgspec.json.Encoder().encode
-log = Log("loquent.store")
+READS, WRITES = "reads", "writes"
 
 
 class Threads:
@@ -71,8 +72,8 @@ class Threads:
 
     dialect: Dialect = PGDialect_psycopg(paramstyle="format")  # type: ignore[no-untyped-call]  # SQLAlchemy's own
 
-    def __init__(self, url: str, patience: float) -> None:
-        self._url, self._patience = url, patience
+    def __init__(self, url: str, patience: float, outage: Outage) -> None:
+        self._url, self._patience, self._outage = url, patience, outage
         self._writer: psycopg.Connection[Any] | None = None
         self._reader: psycopg.Connection[Any] | None = None
         self._writes = Lane("postgres-writer", self._write_group, self._drop_writer)
@@ -118,6 +119,7 @@ class Threads:
                 return await lane.do(calls)
         except TimeoutError:
             _hang_up(used())
+            self._outage.gone(WRITES if lane is self._writes else READS, "it says nothing")
             raise _away("it says nothing") from None
 
     def _write_group(self, group: list[Job]) -> None:
@@ -132,8 +134,10 @@ class Threads:
                 asks += writes
             for job in asks:
                 _alone(self._writer, job)
+            self._outage.back(WRITES)
         except BaseException as error:
             self._drop_writer()
+            self._tell(WRITES, error)
             _fail(group, error)
 
     def _read_group(self, group: list[Job]) -> None:
@@ -148,9 +152,16 @@ class Threads:
                 cursors = [reader.execute(job.calls[0].sql, job.calls[0].values, prepare=True) for job in group]
             for job, cursor in zip(group, cursors, strict=True):
                 job.result = cursor.fetchall()
+            self._outage.back(READS)
         except BaseException as error:
             self._drop_reader()
+            self._tell(READS, error)
             _fail(group, error)
+
+    def _tell(self, what: str, error: BaseException) -> None:
+        """The log hears more than the callers."""
+        if isinstance(error, psycopg.Error):
+            self._outage.gone(what, _said(error))
 
     def _drop_writer(self) -> None:
         dropped, self._writer = self._writer, None
@@ -268,9 +279,7 @@ def _conflict(error: psycopg.Error) -> LoquentError:
 
 
 def _fail(group: list[Job], error: BaseException) -> None:
-    """Tell every caller of a group: that the database is away, or of a fault of ours as it is. The log says more."""
-    if isinstance(error, psycopg.Error):
-        log.warning("the database cannot be used", why=_said(error))
+    """Tell every caller of a group: that the database is away, or of a fault of ours as it is."""
     for job in group:
         if job.result is None and job.error is None:
             job.error = _away(type(error).__name__) if isinstance(error, psycopg.Error) else error
@@ -315,7 +324,8 @@ class Postgres(Sql):
                 raise Misconfigured(f"LOQUENT_STORE: {_said(error)}") from None
             signs = "signs like / @ # % in a password are written %2F %40 %23 %25"
             raise Misconfigured(f"LOQUENT_STORE cannot be read; it takes {takes}, and {signs}") from None
-        super().__init__(Threads(self._url, patience))
+        self.outage = database_outage()
+        super().__init__(Threads(self._url, patience, self.outage))
 
     async def open(self) -> None:
         """See Store; an empty or older schema is brought up to date first."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -24,12 +25,22 @@ from opentelemetry.trace import Tracer as Library
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from loquent import __version__
-from loquent.domain.errors import Misconfigured
+from loquent.domain.errors import Misconfigured, Unavailable
 from loquent.domain.log import Log
+from loquent.domain.urls import without_password
 from loquent.ports.tracer import CLIENT, CONSUMER, INTERNAL, SERVER, Attributes, Carried, Span
 
 log = Log("loquent.traces")
 FLUSH_SECONDS = 5.0  # for handing over the last spans, when all stops
+CHECK_SECONDS = 3.0  # that a collector may take to answer people who ask
+REASONS = (
+    r"(?:new connection: \[Errno \d+\] |Caused by \w*SSLError.*?'\[)([\w: ]+)",
+    r"(Failed to resolve '[^']+')",
+    r"code: None, reason: (.+)",
+    r"code: (.+)",
+    r"Transient error (.+) encountered",
+)
+"""Where the library's words say what was wrong."""
 KINDS = {
     INTERNAL: SpanKind.INTERNAL,
     SERVER: SpanKind.SERVER,
@@ -66,6 +77,11 @@ class Otel:
         except (ValueError, OSError) as error:  # a number that is none, a certificate that is not there
             raise Misconfigured(f"an OTEL_ variable cannot be used: {error}") from error
         self._library = self._provider.get_tracer("loquent", __version__)
+
+    async def check(self) -> None:
+        """See the port."""
+        if why := await asyncio.to_thread(_refusal):
+            raise Unavailable(f"the collector does not take spans: {why}")
 
     async def close(self) -> None:
         """See the port."""
@@ -172,3 +188,34 @@ class Watched(SpanExporter):
         if not self._is_stopped:
             self._is_stopped = True
             self._way.shutdown()  # type: ignore[no-untyped-call]  # the library says nothing of it
+
+
+class Reasons(logging.Handler):
+    """Keeps what the library says of a try: it gives no reason but in its log."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See the library."""
+        self.said.append(record.getMessage())
+
+
+def _refusal() -> str:
+    """Why the collector does not take a batch of no spans; empty where it does."""
+    library, reasons = logging.getLogger("opentelemetry.exporter"), Reasons()
+    level, library.propagate = library.level, False
+    library.addHandler(reasons)
+    library.setLevel(logging.WARNING)
+    way = OTLPSpanExporter(timeout=CHECK_SECONDS)
+    try:
+        if way.export(()) is SpanExportResult.SUCCESS:
+            return ""
+    finally:
+        way.shutdown()  # type: ignore[no-untyped-call]  # the library says nothing of it
+        library.removeHandler(reasons)
+        library.setLevel(level)
+        library.propagate = True
+    found = (re.search(each, said) for said in reasons.said for each in REASONS)
+    return next((without_password(each[1])[:200] for each in found if each), "it does not answer")

@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from loquent import __version__
+from loquent.checks import check, warn
 from loquent.domain.errors import LoquentError
 from loquent.web.api import (
     documents,
@@ -34,7 +35,7 @@ from loquent.web.errors import Dress, detail, ours, problem
 from loquent.web.observe import configure_logs
 from loquent.web.pages import assets, docs, home
 from loquent.web.traces import TracedEdge
-from loquent.wiring import Services, build, load_settings, warn
+from loquent.wiring import Services, build, load_settings
 
 DIRECT: tuple[Direct, ...] = (
     *(generations.CREATE, openai.CHAT, openai.COMPLETION, responses.CREATE),
@@ -62,6 +63,7 @@ def create_app(services: Services | None = None) -> Edge:
     if services is None:
         settings = load_settings()
         configure_logs(settings)
+        check(settings)
         services = build(settings)
         warn(services)
     direct: dict[str, ASGIApp] = {each.path: each for each in DIRECT}

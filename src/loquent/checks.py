@@ -1,0 +1,111 @@
+"""Checks: what a program refuses, and what it warns of, before it starts; the doctor tells the same beforehand."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from loquent.domain.errors import Misconfigured
+from loquent.domain.log import Log
+from loquent.settings import Settings, passed_over
+from loquent.wiring import Services, environment, model_rows, unknown_models, written
+
+log = Log("loquent.settings")
+SERVE, WORKER = "loquent serve", "loquent worker"
+OURS = "LOQUENT_"
+OWN = ("memory", "sqlite")
+"""Stores that no process on another machine can use."""
+LINKED = re.compile(r"_SERVICE_(HOST|PORT)|_PORT_\d+_(TCP|UDP)|_PORT$")
+"""How variables are called that Kubernetes makes of a service named loquent-…; nobody has misspelt these."""
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """Something that may not be what is wanted, and what to do about it."""
+
+    what: str
+    do: str = ""
+
+
+def check(
+    found: Settings, program: str = SERVE, environ: Mapping[str, str] | None = None, folder: Path = Path()
+) -> None:
+    """Before a program starts, once: raise Misconfigured where it could not do its work, log what may not be meant."""
+    refuse(found, program)
+    for doubt in doubts(found, program, environ, folder):
+        log.warning(f"{doubt.what}; {doubt.do}" if doubt.do else doubt.what)
+
+
+def warn(services: Services) -> None:
+    """Log what only the models can tell."""
+    for line in unknown_models(services.settings, services.models):
+        log.warning(line)
+
+
+def refuse(found: Settings, program: str) -> None:
+    """Raise Misconfigured where these settings together cannot be meant for that program."""
+    if not found.store_url.startswith("memory"):
+        return
+    if program == WORKER:
+        raise Misconfigured(
+            "LOQUENT_STORE holds memory, which no other process sees: a worker would never find a job there; "
+            "leave LOQUENT_STORE out, name a PostgreSQL, or let loquent serve run the jobs"
+        )
+    if found.workers > 1:
+        raise Misconfigured(
+            f"LOQUENT_WORKERS holds {found.workers} and LOQUENT_STORE memory: each process would have records of its "
+            "own; leave LOQUENT_STORE out, or name a PostgreSQL"
+        )
+
+
+def doubts(
+    found: Settings, program: str, environ: Mapping[str, str] | None = None, folder: Path = Path()
+) -> Iterator[Doubt]:
+    """What is to be told of them all the same. Raises Misconfigured where the file of models cannot be read."""
+    known = environment(environ, folder)
+    yield from (Doubt(line) for line in passed_over(known))
+    yield from _misspelt(known)
+    for number in written(folder)[1]:
+        yield Doubt(f"line {number} of {folder / '.env'} cannot be read and is passed over", "it takes NAME=value")
+    if program == SERVE:
+        yield from _of_several(found)
+
+
+def _misspelt(known: Mapping[str, str]) -> Iterator[Doubt]:
+    """Each name that looks like a setting of ours and is none."""
+    names = {name for each in fields(Settings) for name in (each.metadata["env"], *each.metadata["aliases"])}
+    for name in sorted(known):
+        if name.startswith(OURS) and name not in names and not LINKED.search(name):
+            from difflib import get_close_matches  # only where there is something to look for
+
+            short = {each.removeprefix(OURS): each for each in sorted(names, key=lambda each: each.startswith(OURS))}
+            near = get_close_matches(name.removeprefix(OURS), short, n=1)  # all are near by what all begin with
+            do = f"perhaps {short[near[0]]} is meant" if near else "docs/settings.md lists them all"
+            yield Doubt(f"{name} is set, and is no setting", do)
+
+
+def _of_several(found: Settings) -> Iterator[Doubt]:
+    """What server processes of one deployment do not share, on this machine or on several."""
+    if not found.secret and not found.store_url.startswith(OWN):
+        yield Doubt(
+            f"LOQUENT_SECRET is not set: {found.data_dir / 'secret'} signs access tokens, and a server with another "
+            "data folder would refuse them",
+            "set one and the same LOQUENT_SECRET for all servers on this store",
+        )
+    count = found.workers
+    if count == 1:
+        return
+    if found.limiter.startswith("memory"):
+        yield Doubt(
+            f"each of {count} processes counts rates for itself, so callers may have {count} times the limits",
+            "set LOQUENT_LIMITER to a Redis to share them",
+        )
+    for row in model_rows(found):
+        if row.engine in ("llama", "transformers"):
+            yield Doubt(
+                f"each of {count} processes loads {row.name} for itself where it is used: {count} times its memory, "
+                "and as many threads",
+                "LOQUENT_WORKERS is for models that run elsewhere",
+            )
