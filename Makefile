@@ -51,6 +51,7 @@ chaos: $(VENV)/.dev  ## Kill and freeze servers, workers, database and broker un
 	PYTHONPATH="$(CURDIR)/src:$(CURDIR)/tests" $(RUN)/python -m journeys.disk
 	PYTHONPATH="$(CURDIR)/src:$(CURDIR)/tests" $(RUN)/python -m journeys.outages $(ARGS)
 	PYTHONPATH="$(CURDIR)/src:$(CURDIR)/tests" $(RUN)/python -m journeys.replicas --silence 60
+	PYTHONPATH="$(CURDIR)/src:$(CURDIR)/tests" $(RUN)/python -m journeys.rolling
 
 docs: $(VENV)/.dev  ## Write the generated pages: the map, the settings, the routes, .env.example
 	$(RUN)/python docs/generate.py

@@ -10,7 +10,7 @@ from pathlib import Path
 from loquent.domain.errors import Misconfigured
 from loquent.domain.log import Log
 from loquent.settings import Settings, passed_over
-from loquent.wiring import Services, environment, model_rows, unknown_models, written
+from loquent.wiring import Services, environment, left_out, model_rows, unknown_models, written
 
 log = Log("loquent.settings")
 SERVE, WORKER = "loquent serve", "loquent worker"
@@ -40,7 +40,7 @@ def check(
 
 def warn(services: Services) -> None:
     """Log what only the models can tell."""
-    for line in unknown_models(services.settings, services.models):
+    for line in (*unknown_models(services.settings, services.models), *left_out(services.settings)):
         log.warning(line)
 
 

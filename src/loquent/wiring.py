@@ -90,6 +90,28 @@ def load_settings(environ: Mapping[str, str] | None = None, folder: Path = Path(
     return found
 
 
+def left_out(found: Settings) -> list[str]:
+    """A line for the shipped models that would answer where none is named, and lack something: how to get it."""
+    rows, chosen = model_rows(found, every=True), ((CHAT, found.model), (VISION, found.image_model))
+    firsts = {next((row.name for row in rows if ability in row.abilities), "") for ability, name in chosen if not name}
+    told = "; ".join(f"{name} (get it by: {how})" for name, how in lacking(found).items() if name in firsts)
+    return [f"models are left out until the next start: {told}"] if told else []
+
+
+def lacking(found: Settings) -> dict[str, str]:
+    """Shipped models for which something is not here, and what would bring it."""
+    if found.models is not None:
+        return {}
+    rows = model_rows(found, every=True)
+    return {row.name: " and ".join(how) for row in rows if (how := _lacks(found, row))}
+
+
+def _lacks(found: Settings, row: Model) -> list[str]:
+    """What would bring what a shipped row needs; nothing for one that a setting names: that has to tell of it."""
+    named = (found.model, found.summary_model, found.image_model, found.text_model, found.llm_id)
+    return [] if row.name in named or row.id in named else engines.lacks(row, found.weights_dir)
+
+
 def unknown_models(found: Settings, models: Models) -> list[str]:
     """A line for each variable of the textgen family that names no model of this deployment."""
     try:
@@ -191,9 +213,9 @@ class Services:
             self._share_folder()
             await self.retention.open()
 
-    async def leave(self) -> None:
+    async def leave(self, *, says_so: bool = True) -> None:
         """Say that others are to be asked, take no more jobs and hand back those that run; requests are served on."""
-        self.health.is_leaving = True
+        self.health.is_leaving = says_so
         await self.retention.close()
         await self.worker.close()
         self.runner.release()
@@ -342,7 +364,7 @@ def build(found: Settings, *, queue: Queue | None = None, writes: bool = True) -
         revocations=Revocations(store, tokens, runner, outage),
         tracer=tracer,
         health=health,
-        watch=Watch(store, queue, models, answers.kept, runner, worker, health, data_dir=found.data_dir),
+        watch=Watch(store, queue, models, answers.kept, runner, worker, health, room),
     )
 
 
@@ -351,11 +373,14 @@ def _room(found: Settings) -> Room:
     scheme, _, database = found.store_url.partition("?")[0].partition(":///")
     rows = Path(database).absolute().parent if scheme.startswith("sqlite") else None
     files = Path(urlsplit(found.blobs_url).path) if found.blobs_url.startswith("file:") else None
-    return Room(rows, files, reserve=found.free_space)
+    return Room(rows, files, data=found.data_dir, reserve=found.free_space)
 
 
-def model_rows(found: Settings) -> list[Model]:
-    """The rows of the operator's file, or the shipped ones; and one that an OPENAI_API_KEY makes by itself."""
+def model_rows(found: Settings, *, every: bool = False) -> list[Model]:
+    """The rows of the operator's file, or the shipped ones; and one that an OPENAI_API_KEY makes by itself.
+
+    ``every``: also shipped ones for which something is not here.
+    """
     if found.models is not None:
         where, text = str(found.models), found.models.read_text("utf-8")
     else:
@@ -365,8 +390,8 @@ def model_rows(found: Settings) -> list[Model]:
     except tomllib.TOMLDecodeError as error:
         raise Misconfigured(f"{where} is not TOML: {error}") from error
     models = from_rows(rows, where)
-    if found.models is None and not engines.is_installed("ocr"):
-        models = [model for model in models if model.engine != "ocr"]
+    if found.models is None and not every:
+        models = [model for model in models if not _lacks(found, model)]
     if found.image_model_url and all(model.name != PREDICTOR for model in models):
         models.append(_predictor_row(found))
     if found.openai_api_key and all(model.name != found.openai_model for model in models):
@@ -416,7 +441,9 @@ def _models(found: Settings, rows: list[Model], connect: Callable[[Model], Offer
     image = _image_model(found, rows)
     is_left_out = found.summary_model == "extractive" and all(row.name != "extractive" for row in rows)
     summary = "" if is_left_out else found.summary_model  # its own default: a file of rows may do without it
-    models = Models(offers, default=found.model, summary=summary, text=text, image=image)
+    # who left out a shipped model is not answered by the fake that is shipped beside it
+    unasked = frozenset(row.name for row in rows if row.engine == "echo") if found.models is None else frozenset()
+    models = Models(offers, default=found.model, summary=summary, text=text, image=image, unasked=unasked)
     for name, env in ((found.model, "LOQUENT_MODEL"), (summary, "LOQUENT_SUMMARY_MODEL")):
         if name and name not in models.offers:
             raise Misconfigured(f"{env} holds {name!r}; it takes one of: {', '.join(models.offers)}")

@@ -62,7 +62,6 @@ class Report:
     statuses: collections.Counter[int] = field(default_factory=collections.Counter)
     bare: list[str] = field(default_factory=list)  # refusals that do not say when to come again
     waits: list[float] = field(default_factory=list)  # seconds, of the other tenant's jobs
-    put_off: int = 0  # of the other tenant's: told to come again
     lengths: list[float] = field(default_factory=list)  # seconds, that they took then
     reads: list[float] = field(default_factory=list)
     came_again: collections.Counter[int] = field(default_factory=collections.Counter)  # after as long as was told
@@ -90,12 +89,11 @@ class Report:
     def check(self) -> None:
         """Raise AssertionError where a promise is broken."""
         assert sum(self.statuses.values()) == self.plan.jobs
-        assert self.most <= 1.1 * MOST, self.most  # who was promised a place has it
+        assert self.most <= MOST, self.most
         assert set(self.statuses) == {202, 429, 503}, self.statuses
         assert not self.bare, self.bare[:3]
         assert max(self.waits) <= 2 * max(self.lengths), self.waits
         assert len(self.waits) >= self.plan.seconds / EVERY / 2
-        assert self.put_off <= 1 + len(self.waits) // 5
         assert share(self.reads, 0.99) < 0.5
         assert set(self.came_again) == {202}, self.came_again
         assert self.growth < 0.15, self.memory
@@ -144,10 +142,6 @@ async def other(server: Served, report: Report) -> None:
     async with caller(server.url, "bob", "other") as bob:
         while True:
             answer = await bob.post("/api/v1/generations", json=JOB)
-            if answer.status_code == 503:  # the bound is read four times a second: on a busy machine it may be passed
-                report.put_off += 1
-                await asyncio.sleep(float(answer.headers["retry-after"]))
-                continue
             assert answer.status_code == 202, answer.text
             path = answer.headers["location"]
             while not (record := (await bob.get(path)).json())["started_at"]:

@@ -14,34 +14,10 @@ import httpx2
 import psutil
 import pytest
 
-from journeys.processes import end_of, is_up, start
+from journeys.processes import end_of, start
+from journeys.rolling import OURS, Several, roll
 
 pytestmark = [pytest.mark.anyio, pytest.mark.journey, pytest.mark.timeout(180)]
-OURS = "/api/v1/generations"
-
-
-class Several:
-    """A parent and its servers, on one folder and one SQLite file."""
-
-    def __init__(self, folder: Path, port: int, **environ: str) -> None:
-        self.address = f"http://127.0.0.1:{port}"
-        quick = {"LOQUENT_PORT": str(port), "LOQUENT_LEASE_SECONDS": "2", "LOQUENT_SWEEP_SECONDS": "0.2"}
-        self.process = start(folder, "serve --workers 2", **quick, **environ)
-        self._log = folder / "serve --workers 2.log"
-
-    @property
-    def servers(self) -> list[psutil.Process]:
-        return psutil.Process(self.process.pid).children()
-
-    def said(self, word: str) -> list[str]:
-        """The lines with that word in them."""
-        return [line for line in self._log.read_text().splitlines() if f'"{word}"' in line]
-
-    async def until_serving(self, count: int) -> None:
-        assert await is_up(self.process, self.address), self._log.read_text()
-        async with asyncio.timeout(60):
-            while len(self.said("serving")) < count:
-                await asyncio.sleep(0.05)
 
 
 @pytest.fixture
@@ -56,6 +32,30 @@ def several(tmp_path: Path, free_port: int, request: pytest.FixtureRequest) -> I
             if psutil.pid_exists(each):
                 psutil.Process(each).kill()
         made.process.wait()
+
+
+@pytest.mark.parametrize("several", ["granian"], indirect=True)
+async def test_told_by_sighup_all_are_replaced_one_after_the_other_if_they_can(
+    several: Several, tmp_path: Path
+) -> None:
+    await several.until_serving(2)
+    former = {each.pid for each in several.servers}
+    await roll(several)
+    renewed = {each.pid for each in several.servers}
+    assert (len(renewed), former & renewed) == (2, set())
+    assert several.told("serving", "stopping") == ["serving"] * 2 + ["serving", "stopping"] * 2
+    page = httpx2.get(f"{several.address}/metrics").text
+    assert set(re.findall(r'^loquent_running_generations\{process="(\d)"\}', page, re.MULTILINE)) == {"0", "1"}
+
+    (tmp_path / ".env").write_text("LOQUENT_MODEL=nobody")  # which the next ones cannot use
+    several.process.send_signal(signal.SIGHUP)
+    async with asyncio.timeout(60):
+        while not several.said("error"):
+            await asyncio.sleep(0.05)
+    assert "the old ones stay" in several.said("error")[0]
+    assert {each.pid for each in several.servers} == renewed
+    several.process.send_signal(signal.SIGTERM)
+    assert await end_of(several.process, 30) == 0
 
 
 @pytest.mark.parametrize("several", ["granian"], indirect=True)

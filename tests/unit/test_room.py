@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from built import ANN, opened, wanted
-from loquent.domain.errors import OutOfSpace
+from loquent.domain.errors import SPACE_SECONDS, OutOfSpace
 from loquent.domain.generations import Generation
 from loquent.services.room import BALLAST, CLOSE_LOOK, Room
 
@@ -96,3 +96,16 @@ async def test_jobs_wait_while_the_disk_is_nearly_full(tmp_path: Path) -> None:
                 await asyncio.sleep(0.05)
                 [record] = await services.store.get(Generation, begun.generation.id)
     assert record.status == "completed"
+
+
+async def test_monitors_are_told_of_each_disk_once(tmp_path: Path) -> None:
+    same = Room(tmp_path / "rows", tmp_path / "files", reserve=0, data=tmp_path)
+    assert [*same.disks()] == ["data"]
+    assert [*Room(None, tmp_path, reserve=0).disks()] == ["files"]
+    apart = Room(Path("/dev/shm"), tmp_path, reserve=0, data=Path("/proc")).disks()
+    assert [*apart] == ["data", "database", "files"]
+    assert apart["files"].size >= apart["files"].free > 0
+
+
+async def test_a_full_disk_is_told_with_one_wait_wherever_it_is_met() -> None:
+    assert OutOfSpace("here").retry_after == SPACE_SECONDS

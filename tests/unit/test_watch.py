@@ -96,7 +96,7 @@ async def test_of_a_store_that_is_away_no_old_number_is_told(tmp_path: Path) -> 
         page = await figures(services)
         assert (page.of("loquent_part_up", "database"), page.of("loquent_part_up", "blobs")) == (0, 1)
         assert page.of("loquent_oldest_pending_seconds") is page.of("loquent_unfinished_generations") is None
-        assert (page.of("loquent_disk_free_bytes") or 0) > 0
+        assert (page.of("loquent_disk_free_bytes", "data") or 0) > 0
         await services.store.open()
         assert (await figures(services)).of("loquent_unfinished_generations") == 1
 

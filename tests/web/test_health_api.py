@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from asking import JSON, ask, client_of, fresh, serving
 from built import ROWS, settings_for
 from loquent import __version__
 from loquent.services import metrics
-from loquent.services.breaker import FAULTS
+from loquent.services.breaker import FAULTS, Breaker
 from loquent.services.metrics import registry
 from loquent.web.app import create_app
 from loquent.web.edge import Edge
@@ -183,6 +182,7 @@ async def test_an_engine_that_is_left_alone_is_told_of_by_health_and_metrics(tmp
         assert await gauges("loquent_breaker_state") == {"frail": 0, "frail#2": 0, "sound": 0}
         way = services.models.offers["frail"]
         assert way.gate is not None
+        way.breaker = Breaker(lambda: 1_000.0)  # a clock that stands: the machine may be slow
         for _ in range(FAULTS):
             way.breaker.leave(False)
         entered = await way.gate.enter("ann", 1)
@@ -192,7 +192,7 @@ async def test_an_engine_that_is_left_alone_is_told_of_by_health_and_metrics(tmp
         assert await gauges("loquent_waiting_calls") == {"frail": 1, "frail#2": 0, "sound": 0}
         told = (await client.get("/api/v1/health/detailed")).json()
         assert told["status"] == "degraded"
-        assert re.search("left alone for [12] seconds", told["checks"].pop("model:frail"))
+        assert "left alone for 2 seconds" in told["checks"].pop("model:frail")
         assert {told["checks"][f"model:{name}"] for name in ("frail#2", "sound")} == {"ok"}
         way.gate.leave(entered)
         way.gate.leave(await waiting)

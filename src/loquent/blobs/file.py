@@ -23,7 +23,7 @@ T = TypeVar("T")
 PIECE = 65_536  # bytes of a blob that are in memory at a time
 BLOCK = 1 << 20  # the same while one is copied
 UNFINISHED = ".put-"  # how the names of files begin that are not whole yet
-RETRY = 30  # seconds after which a full or absent disk may be there again
+RETRY = 30  # seconds after which an absent disk may be there again
 
 
 class File:
@@ -121,7 +121,7 @@ async def _away(work: Callable[[], T]) -> T:
 
 def _away_for_now(error: OSError) -> Unavailable:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return OutOfSpace(f"the place for uploaded files is full ({error.strerror})", retry_after=RETRY)
+        return OutOfSpace(f"the place for uploaded files is full ({error.strerror})")
     return Unavailable(f"the place for uploaded files is away ({error.strerror})", retry_after=RETRY)
 
 

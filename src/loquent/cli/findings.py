@@ -18,7 +18,7 @@ from loquent.domain.errors import LoquentError, Misconfigured, ModelLoading
 from loquent.domain.urls import without_password
 from loquent.services.models import Offer
 from loquent.settings import Settings
-from loquent.wiring import build, build_models, environment, model_rows, unknown_models
+from loquent.wiring import build, build_models, environment, left_out, model_rows, unknown_models
 
 OK, DOUBT, BAD = "✓", "!", "✗"
 
@@ -112,6 +112,7 @@ async def models(settings: Settings) -> list[Finding]:
     ]
     unkeyed += [Finding(DOUBT, line) for line in unknown_models(settings, offered)]
     needed = {offered.default, offered.summary}
+    unkeyed += [Finding(DOUBT, line) for line in left_out(settings)]
     if not offered.default:
         unkeyed.append(Finding(BAD, "no model can chat", "add a row to the file that LOQUENT_MODELS names"))
     try:

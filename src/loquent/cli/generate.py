@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from loquent.domain.errors import Invalid
+from loquent.domain.errors import Invalid, NotInstalled
 
 if TYPE_CHECKING:
     from loquent.domain.generations import Json
@@ -94,6 +94,7 @@ async def _generate(settings: Settings, wanted: Wanted, as_user: str | None, *, 
     from loquent.cli.inside import loaded, opened, principal
     from loquent.domain.models import CHAT, TEXT
 
+    _tell_left_out(settings, wanted.model)
     abilities = (CHAT,) if "messages" in wanted.input else (TEXT, CHAT)
     async with opened(
         settings, lambda models, who: models.pick(wanted.model, *abilities, who=who), as_user=as_user
@@ -105,6 +106,18 @@ async def _generate(settings: Settings, wanted: Wanted, as_user: str | None, *, 
             await _print_record(services, begun)
         else:
             await _print_stream(services, begun)
+
+
+def _tell_left_out(settings: Settings, wanted: str | None) -> None:
+    """A word where another answers than the shipped model; NotInstalled where it is asked for."""
+    from loquent.cli.terminal import say
+    from loquent.wiring import lacking, left_out
+
+    if how := lacking(settings).get(wanted or ""):
+        raise NotInstalled(f"the shipped model {wanted} is left out; get it by: {how}")
+    if wanted is None:
+        for line in left_out(settings):
+            say(f"loquent: {line}")
 
 
 async def _print_stream(services: Services, begun: Begun) -> None:

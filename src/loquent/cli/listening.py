@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from loquent.domain.errors import Misconfigured
 
@@ -25,6 +28,26 @@ def listen(made: socket.socket) -> None:
     """Let connections come. Raises Misconfigured where another has begun to since."""
     with _told(made, f"port {made.getsockname()[1]}"):
         made.listen(BACKLOG)
+
+
+def leave_to_others(fd: int) -> None:
+    """Take no more connections from that socket, which other processes listen on too. Who has come is served on.
+
+    Servers that are told to stop also end connections of which they have read nothing yet. So before that an empty
+    socket takes its place, under each number that they know it by. Only Linux tells the numbers; elsewhere nothing is
+    done, and who comes in that very moment has to come again.
+    """
+    if sys.platform != "linux":
+        return
+    which = os.fstat(fd)
+    with socket.socket(socket.AF_UNIX) as empty:
+        empty.setblocking(False)
+        empty.bind("")  # under a name that nobody knows
+        empty.listen()
+        for number in [int(each.name) for each in Path("/proc/self/fd").iterdir()]:
+            with suppress(OSError):  # closed since
+                if os.path.samestat(os.fstat(number), which):
+                    os.dup2(empty.fileno(), number, inheritable=False)
 
 
 @contextmanager

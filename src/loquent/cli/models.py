@@ -52,8 +52,10 @@ async def _rows(settings: Settings) -> list[dict[str, Any]]:
     """Those of the settings, and those that were added; where the store is away, a word about these."""
     from loquent.cli.inside import opened
     from loquent.cli.terminal import say
-    from loquent.wiring import build_models
+    from loquent.wiring import build_models, lacking
 
+    for name, how in lacking(settings).items():
+        say(f"loquent: the shipped model {name} is left out; get it by: {how}")
     try:
         async with opened(settings) as services:
             models, offered = services.models, services.registry.offered()
@@ -217,7 +219,7 @@ def _chosen(
     """What is to be pulled, and whether it is a row already. Raises NotFound and Invalid."""
     from loquent.wiring import model_rows
 
-    rows = {row.name: row for row in model_rows(settings) if row.engine == EMBEDDED}
+    rows = {row.name: row for row in model_rows(settings, every=True) if row.engine == EMBEDDED}
     if every or not wanted:
         with_source = [row for row in rows.values() if row.source]
         if not with_source:

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from loquent.cli.listening import BACKLOG, bound, listen
-from loquent.cli.parent import Parent, Place
+from loquent.cli.listening import BACKLOG, bound, leave_to_others, listen
+from loquent.cli.parent import Parent
+from loquent.cli.place import Place
 from loquent.domain.log import Log
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 GARBAGE = 10_000  # objects made between two walks of the collector: a request makes hundreds, nearly none in circles
 LAST_WORDS = 2.0  # seconds in which answers that have ended must have been sent
 LAST_COME = 0.5  # seconds in which whoever came before the door was shut has been let in
+RELIEVED = 1.0  # seconds in which callers are told to come to the one that serves in this one's place
 OPEN_FILES = 65_536
 MMAP_THRESHOLD, LARGE = -3, 1 << 20  # glibc's name for the size from which a block is one of its own, and ours
 STARTED = 2.0  # seconds after which the server has started its threads
@@ -139,8 +141,7 @@ async def _serve(app: Edge, settings: Settings, listening: socket.socket, place:
     loop = asyncio.get_running_loop()
     told = until_told(loop)
     sys.set_asyncgen_hooks(firstiter=None)  # no list of generators that run: each request has five, and ends them
-    if place is not None:
-        place.watch(loop, told)
+    is_relieved = asyncio.Event() if place is None else place.watch(loop, told)
     raise_open_files()
     give_back_memory()
     services = app.services
@@ -166,6 +167,8 @@ async def _serve(app: Edge, settings: Settings, listening: socket.socket, place:
             anonymous=settings.takes_anonymous,
             **({} if place is None else {"process": place.number}),
         )
+        if place is not None:
+            place.serves()
         waiting = asyncio.create_task(told.wait())
         await asyncio.wait((serving, waiting), return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
@@ -174,9 +177,15 @@ async def _serve(app: Edge, settings: Settings, listening: socket.socket, place:
             return
         log.info("stopping", running=len(services.runner.lives), seconds=settings.stop_seconds)
         app.leave()
-        await services.leave()
-        if settings.stop_delay:
-            await asyncio.sleep(settings.stop_delay)
+        if place is not None and is_relieved.is_set():
+            leave_to_others(place.fd)
+            await services.leave(says_so=False)  # the port is as ready as ever
+            delay = RELIEVED
+        else:
+            await services.leave()
+            delay = settings.stop_delay
+        if delay:
+            await asyncio.sleep(delay)
             stop()  # what runs goes on; whoever comes now is refused, which is what balancers can mend
             await asyncio.sleep(LAST_COME)
         app.is_stopping = True
@@ -243,7 +252,8 @@ def _uvicorn(app: Edge, settings: Settings, listening: socket.socket) -> Serving
         backlog=BACKLOG,
         timeout_keep_alive=75,
         # told to stop after a delay, it is told before what runs has ended
-        timeout_graceful_shutdown=3 + math.ceil(settings.stop_seconds + LAST_WORDS if settings.stop_delay else 0),
+        timeout_graceful_shutdown=3
+        + math.ceil(settings.stop_seconds + LAST_WORDS if settings.stop_delay or settings.workers > 1 else 0),
     )
     server = Server(config)
 

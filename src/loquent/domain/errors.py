@@ -30,6 +30,8 @@ LoquentError
 
 from __future__ import annotations
 
+SPACE_SECONDS = 15.0  # after which there may be room again on a disk that was full
+
 
 class LoquentError(Exception):
     """The root: everything that Loquent raises on purpose."""
@@ -164,9 +166,12 @@ class ModelLoading(NotYet):
 
 
 class OutOfSpace(Unavailable):
-    """A disk is nearly full: nothing new is begun, and what there is can be read and removed."""
+    """A disk is full, or nearly: nothing new is begun, and what there is can be read and removed."""
 
     code = "insufficient_storage"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, retry_after=SPACE_SECONDS)
 
 
 class NotInstalled(Unavailable):

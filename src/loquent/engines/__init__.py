@@ -33,8 +33,8 @@ EXTRAS: Mapping[str, str] = {"llama": "llama", "transformers": "transformers", "
 HOMES: Mapping[str, str] = {"anthropic": "https://api.anthropic.com", "transformers": "https://huggingface.co"}
 """Where an engine calls, with a row's key, when the row names no URL; transformers calls nowhere else."""
 
-PACKAGES: Mapping[str, tuple[str, ...]] = {"ocr": ("rapidocr", "onnxruntime", "PIL")}
-"""What such an engine imports, where it imports it in a process of its own."""
+PACKAGES: Mapping[str, tuple[str, ...]] = {"llama": ("xllamacpp",), "ocr": ("rapidocr", "onnxruntime", "PIL")}
+"""What the engines of the shipped rows import of it."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,17 @@ def _place_of(model: Model) -> tuple[str, str, int]:
 
 def is_installed(engine: str) -> bool:
     """Whether what stands in PACKAGES for it is there."""
-    return all(find_spec(package) for package in PACKAGES[engine])
+    return all(find_spec(package) for package in PACKAGES.get(engine, ()))
+
+
+def lacks(model: Model, models_dir: Path) -> list[str]:
+    """The commands that bring what this row needs and what is not on this machine."""
+    commands = []
+    if not is_installed(model.engine):
+        commands.append(f'pip install "loquent[{EXTRAS[model.engine]}]"')
+    if model.engine == "llama" and not (models_dir / model.id).is_file():
+        commands.append(f"loquent models pull {model.name}")
+    return commands
 
 
 def connect(model: Model, options: Options) -> Engine:

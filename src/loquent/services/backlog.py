@@ -5,14 +5,17 @@ and every store and every worker keeps it without knowing of it. Places are mome
 apart: the first job of who has none waiting goes before all that waits; the others go one of each tenant, and within
 it one of each caller, after the other. It is start-time fair queuing (Goyal, Vin and Cheng, 1996), with the place of
 the job that is next for its virtual time.
+
+Who is refused is told when there will be room for one more, as quickly as jobs are taken now, and a place is kept for
+them: see promises.py. Where the workers have slowed down since, they are told anew: the bounds hold.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass, field, replace
 
 from loquent.domain.clock import SECOND, Moment, later, now
 from loquent.domain.errors import Limited, Unavailable
@@ -20,6 +23,7 @@ from loquent.domain.generations import PENDING, Generation
 from loquent.domain.principals import Principal
 from loquent.ports.store import Position, Store
 from loquent.services import metrics
+from loquent.services.promises import ALL, Promises
 
 Coming = tuple[str, str, int]
 """A tenant, a caller and a place."""
@@ -29,10 +33,7 @@ OFTEN, SHARE = 0.25, 20  # seconds between looks at the store; or so many times 
 PAGE = 500
 RECENT, SURE = 5.0, 1.0  # seconds over which the rate is an average, and that it takes to be one
 PATIENCE, LONGEST = 2.0, 300.0  # seconds until one may come again: where the rate is not known yet, and at most
-MARGIN = 1.5  # by which less is promised than is taken: others come beside
-KEPT = 10.0  # seconds for which a promise holds
-MOST_PROMISES = 10_000
-ALL = ""  # the line of all tenants together
+MARGIN, SPARE = 1.5, 2  # by which less is promised than is taken, and so many jobs: few are not taken evenly
 FEW, LAST = 100, 10  # the last tenth of a bound is for those who have less than a hundredth of it
 
 
@@ -62,11 +63,26 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Promise:
-    """That there is room for one, from that moment on, in the line that is full now."""
+class Space:
+    """What there is in a line for one more job of somebody."""
 
-    at: Moment
-    line: str
+    kind: type[Limited | Unavailable]
+    told: str
+    turns: int  # of jobs that are taken, every so many is one of it
+    count: int  # of those that wait
+    most: int  # that may, where it is theirs
+    kept: int = 0  # places that are not to be had now, for they are promised
+    owed: int = 0  # all that are promised to others
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there is none."""
+        return self.count + self.kept >= self.most
+
+    @property
+    def ahead(self) -> int:
+        """Jobs that are taken until there is, for one who comes after all that were promised a place."""
+        return max(0, self.count + self.owed + 1 - self.most) * self.turns
 
 
 @dataclass(slots=True)
@@ -110,14 +126,12 @@ class Backlog:
         self._came: set[Coming] = set()  # meanwhile
         self._taken = self._spent = 0.0  # jobs, and the seconds in which they were taken: the recent ones count most
         self._firsts: dict[str, int] = {}  # of each tenant, the last place of a first job
-        self._promises: dict[tuple[str, str], Promise] = {}  # to whom
-        self._owed: Counter[str] = Counter()  # promises of each line that is full
-        self._promised: dict[str, Moment] = {}  # the last moment that was promised to anybody in it
+        self._promises = Promises()
 
     async def check(self, who: Principal) -> None:
         """Raise Limited where the caller or the tenant has too much waiting, Unavailable where all have together.
 
-        Who waits as long as it says is let in with one job.
+        Who waits as long as it says is let in with one job, if no fewer are taken than before.
         """
         if self._lines.is_old and not self._is_looking:
             self._is_looking = True
@@ -127,26 +141,18 @@ class Backlog:
                 self._is_looking = False
                 self._coming -= self._came
                 self._came.clear()
-        if self._lines.count < self._least or self._is_promised(who):
+        if self._lines.count < self._least:
             return
-        bounds, lines, rate, owed = self._bounds, self._lines, self._rate, self._owed
-        line = lines.tenants.get(who.tenant, Line())
-        own = line.callers.get(who.owner, Own()).count
-        tenants, callers = max(1, len(lines.tenants)), max(1, len(line.callers))
-        if own >= bounds.caller:
-            seconds = self._promise(who, f"{who.tenant}/{who.owner}", rate / tenants / callers)
-            raise Limited(f"{own} jobs of yours wait already", retry_after=seconds)
-        if _is_full(line.count, bounds.tenant, own, owed[who.tenant]):
-            seconds = self._promise(who, who.tenant, rate / tenants)
-            raise Limited(f"{line.count} jobs of your organisation wait already", retry_after=seconds)
-        if _is_full(lines.count, bounds.all, line.count, owed[ALL]):
-            raise Unavailable(f"{lines.count} jobs wait already", retry_after=self._promise(who, ALL, rate))
+        lines = self._spaces(who)
+        for line in lines:
+            if line.is_full:
+                metrics.refused_jobs.inc()
+                raise line.kind(line.told, retry_after=self._promise(who, lines))
 
     def place(self, who: Principal) -> Moment:
         """Count one that is accepted; gives its place: what its ``due_at`` has to be. Call ``check`` before."""
         present, lines = now(), self._lines
-        if self._is_promised(who):
-            self._settle(who.tenant, who.owner)
+        self._promises.settle((who.tenant, who.owner))
         own = lines.add(who.tenant, who.owner)
         if lines.front is None:
             place = lines.front = present - present % STEP
@@ -218,47 +224,43 @@ class Backlog:
 
     def _forget(self, lines: Lines) -> None:
         """What is over: promises that nobody took up, and first places that have been taken."""
-        present, front = now(), lines.front or now()
-        for who, promise in list(self._promises.items()):
-            if later(promise.at, KEPT) <= present:
-                self._settle(*who)
-        self._promised = {line: at for line, at in self._promised.items() if at > present}
+        front = lines.front or now()
+        self._promises.forget(later(now(), OFTEN))
         self._firsts = {tenant: place for tenant, place in self._firsts.items() if place + STEP >= front}
 
     # When there is room
 
-    def _promise(self, who: Principal, line: str, rate: float) -> float:
-        """The seconds after which there is room for one of theirs; of one line, one after the other's."""
-        metrics.refused_jobs.inc()
-        present = now()
-        known = self._promises.get((who.tenant, who.owner))
-        if known is not None and known.at > present:
-            return (known.at - present) / SECOND
-        if self._spent < RECENT / 2:
-            rate = max(rate, 1 / PATIENCE)  # nobody knows yet
-        elif rate <= 1 / LONGEST:
-            return LONGEST  # nothing is taken: nobody knows when
-        at = later(max(present, self._promised.get(line, present)), MARGIN / rate)
-        if at > later(present, LONGEST) or len(self._promises) >= MOST_PROMISES:
-            return LONGEST
-        self._settle(who.tenant, who.owner)
-        self._promises[who.tenant, who.owner] = Promise(at, line)
-        self._promised[line] = at
-        self._owed[line] += 1
-        return (at - present) / SECOND
+    def _spaces(self, who: Principal) -> list[Space]:
+        """For one more of theirs: in their own line, in their tenant's, and in that of all."""
+        lines, bounds = self._lines, self._bounds
+        line = lines.tenants.get(who.tenant, Line())
+        own, ours, all = line.callers.get(who.owner, Own()).count, line.count, lines.count
+        tenants, callers = max(1, len(lines.tenants)), max(1, len(line.callers))
+        told = "jobs of your organisation wait already"
+        return [
+            Space(Limited, f"{own} jobs of yours wait already", tenants * callers, own, bounds.caller),
+            self._shared(who, own, who.tenant, Space(Limited, f"{ours} {told}", tenants, ours, bounds.tenant)),
+            self._shared(who, ours, ALL, Space(Unavailable, f"{all} jobs wait already", 1, all, bounds.all)),
+        ]
 
-    def _is_promised(self, who: Principal) -> bool:
-        promise = self._promises.get((who.tenant, who.owner))
-        return promise is not None and promise.at <= now() < later(promise.at, KEPT)
+    def _shared(self, who: Principal, theirs: int, line: str, space: Space) -> Space:
+        """The same, where others have places too; so many are theirs."""
+        caller = (who.tenant, who.owner)
+        owed, due = self._promises.owed(line, but=caller), self._promises.due(line)
+        if self._promises.stands(caller):
+            return replace(space, owed=owed)
+        if theirs < max(1, space.most // FEW):
+            return replace(space, owed=owed, kept=due)
+        return replace(space, owed=owed, kept=owed, most=space.most - space.most // LAST)
 
-    def _settle(self, tenant: str, owner: str) -> None:
-        """The promise is kept, or void."""
-        if promise := self._promises.pop((tenant, owner), None):
-            self._owed[promise.line] -= 1
-
-
-def _is_full(count: int, bound: int, own: int, owed: int) -> bool:
-    """Whether there is no room for one more of somebody who has so many of them; so much of it is promised."""
-    if own < max(1, bound // FEW):
-        return count >= bound
-    return count + owed >= bound - bound // LAST
+    def _promise(self, who: Principal, lines: Iterable[Space]) -> float:
+        """The seconds after which there is room for one of theirs, in each of the lines."""
+        caller = (who.tenant, who.owner)
+        if seconds := self._promises.wait(caller):
+            return seconds
+        rate = self._rate if self._spent >= SURE else max(self._rate, 1 / PATIENCE)  # nobody knows yet
+        ahead = max(line.ahead for line in lines)
+        seconds = OFTEN + (MARGIN * ahead + SPARE) / rate if rate else math.inf  # it is seen at the next look
+        if seconds > LONGEST or not self._promises.make(caller, later(now(), seconds)):
+            return LONGEST  # nobody knows when
+        return seconds

@@ -102,8 +102,17 @@ class Models:
     """The models of this deployment, by name."""
 
     def __init__(
-        self, offers: Sequence[Offer], *, default: str = "", summary: str = "", text: str = "", image: str = ""
+        self,
+        offers: Sequence[Offer],
+        *,
+        default: str = "",
+        summary: str = "",
+        text: str = "",
+        image: str = "",
+        unasked: frozenset[str] = frozenset(),
     ) -> None:
+        """``unasked``: names of those that never answer a caller who names none."""
+        self._unasked = unasked
         self._wished = (default, summary, image)
         self.text = text
         self._take(offers)
@@ -121,7 +130,8 @@ class Models:
 
     def _first(self, *abilities: str, who: Principal | None = None) -> str:
         """The first model that this caller may use and that has one of the abilities; empty where there is none."""
-        return next((row.name for row in self.rows(who) if not row.abilities.isdisjoint(abilities)), "")
+        able = (row.name for row in self.rows(who) if not row.abilities.isdisjoint(abilities))
+        return next((name for name in able if name not in self._unasked), "")
 
     @property
     def used(self) -> frozenset[str]:
@@ -151,7 +161,7 @@ class Models:
         """The offer of that name (None: the default), which has one of the abilities. Raises NotFound or Invalid."""
         wanted = name or self.own(self.default, *abilities, who=who)
         if not wanted:
-            raise Unavailable("no model is configured that can chat; set LOQUENT_MODELS")
+            raise Unavailable("no model is here that can chat; get one by `loquent models pull`, or set LOQUENT_MODELS")
         offer = self.offer(wanted, who)
         if offer.model.abilities.isdisjoint(abilities):
             able = ", ".join(sorted(offer.model.abilities))

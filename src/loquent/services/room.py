@@ -1,10 +1,13 @@
-"""Room: what is left on the disks. New work is refused while there is still enough to finish, read and remove by."""
+"""Room: what is left on the disks, for us and for monitors. New work is refused while there is still enough to finish,
+read and remove by.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from loquent.domain.errors import OutOfSpace
@@ -16,19 +19,27 @@ BALLAST = "ballast"
 """A file of zeros beside the database, given up when others fill the disk: the database never meets its end."""
 SHARE, HEAVIEST = 4, 16 << 20  # the ballast is this part of the reserve, and no more bytes than that
 LOOK, CLOSE_LOOK = 1.0, 0.2  # seconds between looks; the shorter where less than SHARE reserves are left
-AGAIN = 15  # seconds after which one who was refused may ask whether there is room
 BLOCK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """One as it is now, in bytes."""
+
+    size: int
+    free: int  # that may still be written, by who we are
 
 
 class Room:
     """Watches the folders that this process writes to; ``reserve``: bytes that are to stay free there, 0: any.
 
-    ``rows``: the database's folder, where there is one; it gets the ballast. ``files``: that of uploads. What is
-    asked for each request is a field in memory: the disks are looked at by a task, in a thread.
+    ``rows``: the database's folder, where there is one; it gets the ballast. ``files``: that of uploads. ``data``:
+    that of all else, which monitors are told of too. What is asked for each request is a field in memory: the disks
+    are looked at by a task, in a thread.
     """
 
-    def __init__(self, rows: Path | None, files: Path | None, *, reserve: int) -> None:
-        self._rows, self._files = rows, files
+    def __init__(self, rows: Path | None, files: Path | None, *, reserve: int, data: Path | None = None) -> None:
+        self._rows, self._files, self._data = rows, files, data
         self._reserve = reserve
         self._weight = min(reserve // SHARE, HEAVIEST)
         self._left: dict[Path, int] = {}
@@ -55,14 +66,14 @@ class Room:
     def check(self) -> None:
         """Raise OutOfSpace where nothing new is to be begun."""
         if self.is_full:
-            raise OutOfSpace(self._why, retry_after=AGAIN)
+            raise OutOfSpace(self._why)
 
     def hold(self, size: int) -> None:
         """Count an upload of so many bytes as on its way, until ``let_go``. Raises OutOfSpace where it has no room."""
         self.check()
         for folder in self._left:
             if self._left[folder] - self._held - size < self._reserve:
-                raise OutOfSpace(f"there is no room for {size} bytes more", retry_after=AGAIN)
+                raise OutOfSpace(f"there is no room for {size} bytes more")
         self._held += size
 
     def let_go(self, size: int) -> None:
@@ -72,6 +83,16 @@ class Room:
     async def ready(self) -> None:
         """See Health: raises OutOfSpace where nothing new is begun."""
         self.check()
+
+    def disks(self) -> dict[str, Disk]:
+        """What there is of each disk that is written to, by the first of what lies there. To be called in a thread."""
+        places = {"data": self._data, "database": self._rows, "files": self._files}
+        found: dict[int, tuple[str, Disk]] = {}
+        for what, folder in places.items():
+            if folder is not None:
+                nearest = _nearest(folder)
+                found.setdefault(nearest.stat().st_dev, (what, _disk(nearest)))
+        return dict(found.values())
 
     async def _go_on(self) -> None:
         while True:
@@ -86,7 +107,7 @@ class Room:
         """In a thread: see what is left, give the ballast up or make it anew, and say where that changes things."""
         low = []
         for folder in self._folders():
-            left = _left(folder)
+            left = _disk(folder).free
             if folder == self._rows:
                 left = self._trim(folder, left)
             self._left[folder] = left
@@ -107,10 +128,10 @@ class Room:
         if left < self._weight and ballast.exists():
             ballast.unlink(missing_ok=True)
             log.warning("the ballast is given up, so that what runs can be finished", file=str(ballast))
-            return _left(folder)
+            return _disk(folder).free
         if left >= self._reserve + self._weight and self._can_hold and folder.is_dir() and not self._stands(folder):
             self._can_hold = _made(ballast, self._weight)
-            return _left(folder)
+            return _disk(folder).free
         return left
 
     def _stands(self, folder: Path) -> bool:
@@ -123,11 +144,14 @@ class Room:
         return dict.fromkeys(each for each in (self._rows, self._files) if each is not None)
 
 
-def _left(folder: Path) -> int:
-    """Bytes that may still be written there, by who we are."""
-    nearest = next(each for each in (folder, *folder.parents) if each.exists())
-    known = os.statvfs(nearest)
-    return known.f_bavail * known.f_frsize
+def _disk(folder: Path) -> Disk:
+    known = os.statvfs(_nearest(folder))
+    return Disk(known.f_blocks * known.f_frsize, known.f_bavail * known.f_frsize)
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder, or where it will be made."""
+    return next(each for each in (folder, *folder.parents) if each.exists())
 
 
 def _made(ballast: Path, weight: int) -> bool:

@@ -10,6 +10,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 from loquent.domain import failpoints
@@ -58,7 +59,7 @@ Recipe = Callable[[Live], AsyncIterator[Chunk]]
 """What to ask of the engine for one kind of generation; runs inside the runner, one piece after the other."""
 
 GRACE = 1.0  # seconds in which a caller must take what was sent, when all is stopped
-WRITE_TRIES, WRITE_PAUSE = 6, 0.25  # a store that is away for some seconds does not lose a finished answer
+WRITE_TRIES = 6  # at most, while somebody waits for it; a job that is over is written while its lease holds
 GONE = 5.0  # seconds that it is away for, after which no answer is begun that could not be kept
 
 
@@ -69,6 +70,7 @@ class Pace:
     lease: float = 60.0
     checkpoint: float = 1.0
     max_attempts: int = 3
+    again: float = 0.25  # before a write that failed is tried anew; twice as long each time, up to 16 times
 
 
 class Runner:
@@ -288,7 +290,7 @@ class Runner:
 
         False, with nothing written, where this run does not hold it any more.
         """
-        for attempt in range(WRITE_TRIES):
+        for attempt in count():
             try:
                 await self._put_once(live, change, content, *more)
                 self._away_since = None
@@ -299,9 +301,10 @@ class Runner:
                 return False
             except Unavailable:
                 self._away_since = self._away_since or now()
-                if attempt == WRITE_TRIES - 1 or (self.is_store_gone and not live.is_job):
+                holds = live.is_job and not self.is_stopping and now() < (live.generation.due_at or 0)
+                if (attempt >= WRITE_TRIES - 1 and not holds) or (self.is_store_gone and not live.is_job):
                     raise
-                await asyncio.sleep(WRITE_PAUSE * 2**attempt * random.uniform(0.5, 1))  # noqa: S311  (jitter)
+                await asyncio.sleep(self.pace.again * 2 ** min(attempt, 4) * random.uniform(0.5, 1))  # noqa: S311  (jitter)
         raise AssertionError("the last try returns or raises")
 
     async def _put_once(

@@ -7,11 +7,9 @@ and with a bound; what a part does not answer is left out, so that no old number
 from __future__ import annotations
 
 import asyncio
-import shutil
 import time
 from collections.abc import Awaitable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -28,6 +26,7 @@ from loquent.services.health import SECONDS, Check, Health
 from loquent.services.jobs import Worker
 from loquent.services.kept import Kept
 from loquent.services.models import Models
+from loquent.services.room import Disk, Room
 from loquent.services.runner import Runner
 
 T = TypeVar("T")
@@ -44,7 +43,7 @@ class Seen:
     checks: list[Check] = field(default_factory=list)
     due_since: Moment | None = None  # that of the job that waits longest; 0: none waits
     unfinished: int | None = None
-    disk: tuple[int, int] | None = None  # bytes in all and free, where the data folder lies
+    disks: Mapping[str, Disk] | None = None  # by what lies there
 
 
 class Watch:
@@ -59,8 +58,7 @@ class Watch:
         runner: Runner,
         worker: Worker,
         health: Health,
-        *,
-        data_dir: Path,
+        room: Room,
     ) -> None:
         self.fresh = FRESH
         self._store = store
@@ -70,7 +68,7 @@ class Watch:
         self._runner = runner
         self._worker = worker
         self._health = health
-        self._data_dir = data_dir
+        self._room = room
         self._seen, self._seen_at = Seen(), -FRESH
         self._looking = asyncio.Lock()
         self._feeling: asyncio.Task[None] | None = None
@@ -97,13 +95,13 @@ class Watch:
         return metrics.page()
 
     async def _look(self) -> Seen:
-        checks, due_since, unfinished, disk = await asyncio.gather(
+        checks, due_since, unfinished, disks = await asyncio.gather(
             self._health.parts(),
             _answered(self._due_since()),
             _answered(self._store.count(Generation, "due", {}, cap=MOST)),
-            _answered(asyncio.to_thread(_disk, self._data_dir)),
+            _answered(asyncio.to_thread(self._room.disks)),
         )
-        return Seen(checks, due_since, unfinished, disk)
+        return Seen(checks, due_since, unfinished, disks)
 
     async def _due_since(self) -> Moment:
         """Also of a run whose lease has run out: it waits for somebody to take it over.
@@ -122,9 +120,12 @@ class Watch:
         yield _gauge("loquent_oldest_pending_seconds", "Age of the oldest job that waits, of the whole store.", waits)
         about = f"Generations that wait or run, of the whole store, counted up to {MOST:,}."
         yield _gauge("loquent_unfinished_generations", about, seen.unfinished)
-        total, free = seen.disk or (None, None)
-        yield _gauge("loquent_disk_size_bytes", "Size of the disk on which the data folder lies.", total)
-        yield _gauge("loquent_disk_free_bytes", "Room that is free there.", free)
+        sizes, free = {}, {}
+        for what, disk in (seen.disks or {}).items():
+            sizes[what,], free[what,] = disk.size, disk.free
+        about = "Size of each disk that is written to, by the first of what lies there: data, database, files."
+        yield _gauges("loquent_disk_size_bytes", about, sizes, "disk")
+        yield _gauges("loquent_disk_free_bytes", "Room that is free there.", free, "disk")
         lives = self._runner.lives.values()
         streams = sum(live.streamed and not live.is_job for live in lives)
         yield _gauge("loquent_open_streams", "Answers that are streamed to a caller now.", streams)
@@ -183,11 +184,6 @@ async def _answered(asked: Awaitable[T]) -> T | None:
             return await asked
     except (LoquentError, TimeoutError, OSError):
         return None
-
-
-def _disk(folder: Path) -> tuple[int, int]:
-    used = shutil.disk_usage(folder)
-    return used.total, used.free
 
 
 def _named(figures: Mapping[str, float], ending: str) -> dict[tuple[str, ...], float]:

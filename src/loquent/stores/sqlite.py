@@ -226,7 +226,7 @@ def _fail(group: list[Job], error: BaseException) -> None:
 
 def _away(error: sqlite3.Error) -> Unavailable:
     if getattr(error, "sqlite_errorname", "") == "SQLITE_FULL":
-        return OutOfSpace("the disk of the database is full", retry_after=1)
+        return OutOfSpace("the disk of the database is full")
     return Unavailable(f"the database cannot be used now: {error}", retry_after=1)
 
 

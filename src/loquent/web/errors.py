@@ -63,7 +63,6 @@ TITLES = {
     504: "The model was too slow",
     507: "Insufficient storage",
 }
-SPACE_SECONDS = 30  # after which a full disk may have room again
 SHOWN_FAULTS = 3  # faults of one body that a message names
 
 
@@ -101,7 +100,7 @@ def ours(error: Exception) -> LoquentError:
     if isinstance(error, RequestValidationError | ValidationError):
         return invalid(error)
     if isinstance(fault := error.__cause__ or error, OSError) and fault.errno in (ENOSPC, EDQUOT):
-        return errors.OutOfSpace(f"the disk is full ({fault.strerror})", retry_after=SPACE_SECONDS)  # of a form's files
+        return errors.OutOfSpace(f"the disk is full ({fault.strerror})")  # of a form's files
     if isinstance(error, HTTPException):
         if error.status_code == 404:
             return NotFound("there is nothing at this path")
