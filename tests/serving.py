@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -16,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from built import ROWS
+from daemon import free_port
+from forking import SOURCE, begun
 
-SOURCE = Path(__file__).resolve().parents[1] / "src"
 START_SECONDS = STOP_SECONDS = 30
 
 
@@ -37,9 +36,12 @@ class Served:
 
 
 @contextmanager
-def served(folder: Path, **environ: str) -> Iterator[Served]:
-    """A server on echo and extractive models, its data in the folder; it must end cleanly when it is told to."""
-    with _running(folder, "serve", "LOQUENT_PORT", environ) as server:
+def served(folder: Path, *, anew: bool = False, **environ: str) -> Iterator[Served]:
+    """A server on echo and extractive models, its data in the folder; it must end cleanly when it is told to.
+
+    ``anew``: see ``begun``.
+    """
+    with _running(folder, "serve", "LOQUENT_PORT", environ, anew=anew) as server:
         yield server
 
 
@@ -51,11 +53,13 @@ def worker_of(folder: Path, **environ: str) -> Iterator[Served]:
 
 
 @contextmanager
-def _running(folder: Path, command: str, port_name: str, environ: Mapping[str, str]) -> Iterator[Served]:
+def _running(
+    folder: Path, command: str, port_name: str, environ: Mapping[str, str], *, anew: bool = False
+) -> Iterator[Served]:
     rows = folder / "models.toml"
     if not rows.exists():
         rows.write_text(ROWS)
-    port = _free_port()
+    port = free_port()
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("LOQUENT_", "OPENAI_"))}
     ours = {
         "PYTHONPATH": str(SOURCE),
@@ -69,15 +73,7 @@ def _running(folder: Path, command: str, port_name: str, environ: Mapping[str, s
         "LOQUENT_LIMIT_LOGINS": "1000000/minute",
     }
     log = folder / f"{command}.log"
-    with log.open("ab") as out:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "loquent", command],
-            cwd=folder,
-            env={**kept, **ours, **environ},
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-        )
+    process = begun("loquent", command, folder=folder, environ={**kept, **ours, **environ}, log=log, anew=anew)
     try:
         url = f"http://127.0.0.1:{port}"
         _wait_for(url, process, log)
@@ -89,12 +85,6 @@ def _running(folder: Path, command: str, port_name: str, environ: Mapping[str, s
         if process.poll() is None:
             process.kill()
             process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -580,21 +580,23 @@ def _rules(found: Settings) -> dict[str, tuple[Rate, ...]]:
 def _own_secret(data_dir: Path, *, writes: bool) -> str:
     """The secret of this data folder, made at random where there is none yet, readable by its owner alone."""
     path = data_dir / "secret"
-    if not writes and not path.exists():
-        return secrets.token_urlsafe(48)
+    if not path.exists() or not path.stat().st_size:
+        if not writes:
+            return secrets.token_urlsafe(48)
+        _make_secret(path)
     try:
-        made = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        try:
-            secret = path.read_text("ascii").strip()
-        except UnicodeDecodeError:
-            secret = ""
-        if len(secret) < SECRET_BYTES:
-            raise Misconfigured(f"{path} holds {len(secret)} bytes; remove it, and a new one is made") from None
-        return secret
-    with os.fdopen(made, "w") as file:
-        secret = secrets.token_urlsafe(48)
-        file.write(secret + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+        secret = path.read_text("ascii").strip()
+    except UnicodeDecodeError:
+        secret = ""
+    if len(secret) < SECRET_BYTES:
+        raise Misconfigured(f"{path} holds {len(secret)} bytes; remove it, and a new one is made")
     return secret
+
+
+def _make_secret(path: Path) -> None:
+    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # of two that begin at once the second takes what the first has made
+        if not file.read():
+            file.write(secrets.token_urlsafe(48) + "\n")
+            file.flush()
+            os.fsync(file.fileno())

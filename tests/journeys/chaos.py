@@ -145,7 +145,7 @@ class Rig:
 
     @asynccontextmanager
     async def _client(self) -> AsyncIterator[httpx2.AsyncClient]:
-        async with httpx2.AsyncClient(base_url=self._address, timeout=10) as client:
+        async with httpx2.AsyncClient(base_url=self._address, timeout=10, verify=False) as client:
             yield client
 
     async def _post(self, client: httpx2.AsyncClient, job: Job) -> None:

@@ -30,10 +30,10 @@ API = "/api/v1/generations"
 class Plan:
     """How much of everything."""
 
-    restarts: int = 3
+    restarts: int = 2  # in the end, and in a crash
     every: float = 5.0  # seconds
     away: float = 1.0  # of these, that it is gone
-    clients: int = 2  # of each kind
+    clients: int = 1  # of each kind
 
 
 @dataclass(frozen=True)

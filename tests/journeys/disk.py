@@ -227,7 +227,7 @@ def fill_and_free(folder: Path, disk: Disk, *, is_long: bool) -> None:
     """The same, on that disk."""
     log, data = folder / "serve.log", disk.folder / "data"
     common = {"LOQUENT_DATA_DIR": str(data), "LOQUENT_SWEEP_SECONDS": "0.5"}
-    with served(folder, LOQUENT_FREE_SPACE=str(disk.beyond + RESERVE), **common) as server:
+    with served(folder, anew=True, LOQUENT_FREE_SPACE=str(disk.beyond + RESERVE), **common) as server:
         ann = Caller(server)
         nearly_full(server, disk, ann)
         print(f"healed {heals(disk, ann):.1f} s after a nearly full disk")
@@ -241,7 +241,7 @@ def fill_and_free(folder: Path, disk: Disk, *, is_long: bool) -> None:
         assert FULL not in log.read_text()[before:]  # the database has never met the end
         print(f"{kept} answers of 192 kB were kept before the next was refused, {disk.left / MB:.1f} MB before the end")
     if is_long and disk.is_mounted:
-        with served(folder, LOQUENT_FREE_SPACE="0", **common) as server:
+        with served(folder, anew=True, LOQUENT_FREE_SPACE="0", **common) as server:
             ann = Caller(server)  # the negative control: without a reserve the database itself meets the end
             _, refused = filled_by_callers(ann)
             assert (refused.status_code, FULL in refused.text) == (507, True), refused.text

@@ -5,18 +5,16 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
-import sys
-import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 
-import httpx2
 import pytest
 from playwright.async_api import Browser, Locator, Page, Route, async_playwright, expect
 
-pytestmark = [pytest.mark.anyio, pytest.mark.browser, pytest.mark.xdist_group("browser")]
+from serving import served
+
+pytestmark = [pytest.mark.anyio, pytest.mark.journey, pytest.mark.browser, pytest.mark.xdist_group("browser")]
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = (
@@ -24,7 +22,6 @@ FLAGS = (
     *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"),
 )
 PATIENCE = 30_000  # milliseconds that anything may take to show; a slow machine is no fault
-UNLIMITED = {"LOQUENT_LIMIT_SUMMARIES": "1000/minute", "LOQUENT_LIMIT_GENERATIONS": "1000/minute"}
 MODELS = """
 [[model]]
 name = "echo"
@@ -59,65 +56,13 @@ def chromium() -> str:
     return found
 
 
-@contextmanager
-def served(folder: Path, port: int, **environ: str) -> Iterator[str]:
-    """A server in a process of its own; gives its address."""
-    models = folder / "models.toml"
-    models.write_text(MODELS, "utf-8")
-    settings = {
-        "LOQUENT_HOST": "127.0.0.1",
-        "LOQUENT_PORT": str(port),
-        "LOQUENT_DATA_DIR": str(folder / "data"),
-        "LOQUENT_STORE": f"sqlite:///{folder / 'data' / 'loquent.db'}",
-        "LOQUENT_MODELS": str(models),
-    }
-    own = {name: value for name, value in os.environ.items() if not name.startswith("LOQUENT_")}
-    log = folder / "server.log"
-    address = f"http://127.0.0.1:{port}"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "loquent", "serve"],
-            cwd=folder,
-            env=own | settings | environ,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        until = time.monotonic() + 30
-        while not answers(address):
-            assert process.poll() is None and time.monotonic() < until, log.read_text("utf-8")
-            time.sleep(0.1)
-        yield address
-    finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        finally:
-            process.kill()
-            process.wait()
-
-
-def answers(address: str) -> bool:
-    try:
-        return httpx2.get(f"{address}/api/v1/health/live", timeout=2).is_success
-    except httpx2.HTTPError:
-        return False
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     chromium()
     folder = tmp_path_factory.mktemp("server")
-    with served(folder, unused_port(), **UNLIMITED) as address:
-        yield address
-
-
-def unused_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    (folder / "models.toml").write_text(MODELS, "utf-8")
+    with served(folder) as found:
+        yield found.url
 
 
 @pytest.fixture(scope="module")
@@ -287,12 +232,10 @@ async def test_history_goes_back_by_pages(browser: Browser, server: str) -> None
         await expect(rows.nth(11)).to_contain_text("Number 0")
 
 
-async def test_a_stranger_registers_and_then_has_a_history_of_their_own(
-    browser: Browser, tmp_path: Path, free_port: int
-) -> None:
-    chromium()
-    with served(tmp_path, free_port, LOQUENT_ANONYMOUS="off") as address:
-        async with visit(browser, address, expected="status of 401") as page:
+async def test_a_stranger_registers_and_then_has_a_history_of_their_own(browser: Browser, tmp_path: Path) -> None:
+    (tmp_path / "models.toml").write_text(MODELS, "utf-8")
+    with served(tmp_path, LOQUENT_ANONYMOUS="off") as found:
+        async with visit(browser, found.url, expected="status of 401") as page:
             expect.set_options(timeout=PATIENCE)
             await expect(page.get_by_role("heading", name="Log in")).to_be_visible()
             await expect(page.get_by_label("Prompt")).to_be_disabled()

@@ -52,7 +52,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         yield found
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def client(server: Served) -> Iterator[OpenAI]:
     with OpenAI(base_url=f"{server.url}/v1", api_key="sk-anything", max_retries=0) as made:
         yield made

@@ -19,7 +19,7 @@ from openai_server import Completions
 from scripted import Caller, listening_in_a_thread
 from serving import Served, served
 
-pytestmark = [pytest.mark.journey, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.journey, pytest.mark.timeout(120), pytest.mark.xdist_group("traces")]
 
 SECRET = "the-words-of-the-caller"
 CHAT = "/v1/chat/completions"

@@ -192,7 +192,7 @@ class Rig:
 
     @asynccontextmanager
     async def _client(self) -> AsyncIterator[httpx2.AsyncClient]:
-        async with httpx2.AsyncClient(base_url=self._address, timeout=30) as client:
+        async with httpx2.AsyncClient(base_url=self._address, timeout=30, verify=False) as client:
             yield client
 
     def _start(self, command: str, armed: str = "") -> subprocess.Popen[bytes]:
