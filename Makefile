@@ -29,7 +29,7 @@ test: setup-test  ## Set up what is missing, then run every test and measure cov
 	@echo "==> Running the tests"
 	@rm -f .coverage .coverage.*
 	@LOQUENT_MODELS_DIR="$(abspath $(MODELS))" $(RUN)/python -m pytest $(PYTEST) $(if $(ARGS),$(ARGS),$(COVERED))
-	@$(if $(ARGS),true,$(RUN)/coverage report --include='src/loquent/domain/*,src/loquent/services/*' --fail-under=95)
+	@$(if $(ARGS),true,$(RUN)/coverage report --fail-under=95)
 
 setup-test: model $(VENV)/.dev $(VENV)/.torch .venv-ministack/.ready .tools/rabbitmq/.ready chromium promtool  ## Set up all that the tests need, without running them
 
@@ -148,7 +148,7 @@ LEFT_OUT = $(strip $(if $(filter none,$(BROWSER)),browser) $(if $(filter none,$(
 # Most of the time a test waits for a server or a clock: so there is one process more than most machines have cores for.
 PYTEST = --numprocesses 3 --dist loadgroup \
 	$(if $(LEFT_OUT),-m "not ($(subst $(nothing) $(nothing), or ,$(LEFT_OUT)))")
-COVERED := --cov=loquent --cov-report=
+COVERED := --cov --cov-report=
 
 chromium:  ## Install Chromium for the tests, where that can be done from here
 ifeq ($(BROWSER),none)

@@ -73,9 +73,10 @@ def files() -> list[str]:
 
 def map_of(names: Iterable[str]) -> str:
     """The map: every file under its floor or room, with the first line it says of itself."""
-    shown: dict[str, list[str]] = {title: [] for title, _ in _places()}
+    places = list(_places())
+    shown: dict[str, list[str]] = {title: [] for title, _ in places}
     for name in sorted(names):
-        title = next(title for title, pattern in _places() if fnmatch(name, pattern))
+        title = next(title for title, pattern in places if fnmatch(name, pattern))
         shown[title].append(f"| `{name}` | {_cell(_first_line(name))} |")
     parts = [
         "# The map",

@@ -33,7 +33,7 @@ class Contender:
     row: Mapping[str, Any]
     does: frozenset[str]
     long: str  # a prompt that it has much to say to
-    needs: str | None = None  # a fixture: "weights", "server", "completions", "messages", "generator", "gpt2"
+    needs: str | None = None  # a fixture: "short", "server", "completions", "messages", "generator", "gpt2"
     marks: tuple[pytest.MarkDecorator, ...] = field(default=(), repr=False)
 
 
@@ -58,7 +58,7 @@ CONTENDERS = (
         {"engine": "llama", "id": WEIGHTS, "abilities": frozenset(("chat", "text", "embeddings", "tools", "logprobs"))},
         MORE,
         LONG,
-        "weights",
+        "short",
         REAL,
     ),
     Contender(

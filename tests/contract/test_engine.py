@@ -40,7 +40,6 @@ from .engines import (
     VECTORS,
     Contender,
     llama_server,
-    weights,
 )
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(180)]
@@ -50,11 +49,6 @@ PICTURE = Picture("image/png", pictures.text(("A lighthouse",)))  # for engines 
 SOON = 60  # seconds: on a busy machine, and far less than that
 
 Build = Callable[[Contender], tuple[Engine, Model]]
-
-
-@pytest.fixture(scope="module", name="weights")
-def _weights() -> Path:
-    return weights()
 
 
 @pytest.fixture(scope="module", name="server")
@@ -345,7 +339,10 @@ WEATHER = Tool(
     "Tells the weather of a city.",
     {
         "type": "object",
-        "properties": {"city": {"type": "string", "enum": ["Paris", "Rome"]}, "days": {"type": "integer"}},
+        "properties": {
+            "city": {"type": "string", "enum": ["Paris", "Rome"]},
+            "days": {"type": "integer", "minimum": 1, "maximum": 7},
+        },
         "required": ["city", "days"],
         "additionalProperties": False,
     },

@@ -17,7 +17,7 @@ def generate(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """docs/generate.py of a copy of the project, on that copy."""
     return subprocess.run(
         [sys.executable, root / "docs" / "generate.py", *arguments],
-        env={**os.environ, "PYTHONPATH": str(root / "src")},
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},  # compiled already, and the same
         cwd=root,
         capture_output=True,
         text=True,

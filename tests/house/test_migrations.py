@@ -1,4 +1,4 @@
-"""The migrations lead to the tables that the declared records want, and the program knows their end."""
+"""The migrations lead to the tables that the declared records want, which a new database has at once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from loquent.stores.sql_tables import METADATA
 def migrated(tmp_path: Path) -> Engine:
     engine = create_engine(f"sqlite:///{tmp_path}/loquent.db")
     with engine.begin() as connection:
-        migrations.upgrade(connection, "the database")
+        migrations.migrate(connection, "the database")
     return engine
 
 
@@ -58,6 +58,28 @@ def test_indexes_leave_out_what_the_declaration_leaves_out(migrated: Engine) -> 
         assert {name: sql.partition(" WHERE ")[2] for name, sql in rows} == migrated_wheres
     engine.dispose()
     assert any(migrated_wheres.values())
+
+
+def told(engine: Engine) -> dict[str, object]:
+    """All that a database has: columns in any order, keys, indexes, and the row in which Alembic keeps its place."""
+    looked_at = inspect(engine)
+    found: dict[str, object] = {
+        name: (looked_at.get_pk_constraint(name), sorted(map(str, looked_at.get_columns(name))))
+        for name in looked_at.get_table_names()
+    }
+    with engine.connect() as connection:
+        found["indexes"] = set(connection.exec_driver_sql("SELECT name, sql FROM sqlite_master WHERE type = 'index'"))
+        found["revision"] = connection.exec_driver_sql("SELECT version_num, works_from FROM alembic_version").all()
+    engine.dispose()
+    return found
+
+
+def test_a_new_database_is_at_once_what_the_migrations_lead_to(migrated: Engine, tmp_path: Path) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path}/new.db")
+    with engine.begin() as connection:
+        migrations.upgrade(connection, "the database")
+    assert told(engine) == told(migrated)
+    assert differences(engine, METADATA) == []
 
 
 def test_the_program_knows_the_last_revision() -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
-import zlib
 from collections.abc import Sequence
+
+from samples.swelling import packed
 
 PROSE = (
     "The harbour of the old town was built before anybody kept records of such things.",
@@ -28,10 +29,13 @@ def written(objects: Sequence[bytes], root: int = 1) -> bytes:
     return bytes(out)
 
 
-def stream(content: bytes, *, packed: bool = False) -> bytes:
+def stream(content: bytes, *, is_packed: bool = False) -> bytes:
     """A stream object."""
-    body = zlib.compress(content, 9) if packed else content
-    return b"<</Length %d%s>>stream\n%s\nendstream" % (len(body), b"/Filter/FlateDecode" if packed else b"", body)
+    return b"<</Length %d%s>>stream\n%s\nendstream" % (
+        len(content),
+        b"/Filter/FlateDecode" if is_packed else b"",
+        content,
+    )
 
 
 def pdf(pages: Sequence[Sequence[str]]) -> bytes:
@@ -39,8 +43,8 @@ def pdf(pages: Sequence[Sequence[str]]) -> bytes:
     return of_contents([_shown(lines) for lines in pages])
 
 
-def of_contents(contents: Sequence[bytes], *, packed: bool = False) -> bytes:
-    """Pages that draw these content streams."""
+def of_contents(contents: Sequence[bytes], *, is_packed: bool = False) -> bytes:
+    """Pages that draw these content streams, which may be packed already."""
     kids = b" ".join(b"%d 0 R" % (4 + 2 * number) for number in range(len(contents)))
     objects = [
         b"<</Type/Catalog/Pages 2 0 R>>",
@@ -51,7 +55,7 @@ def of_contents(contents: Sequence[bytes], *, packed: bool = False) -> bytes:
         objects += [
             b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 612 792]/Resources<</Font<</F1 3 0 R>>>>/Contents %d 0 R>>"
             % (5 + 2 * number),
-            stream(content, packed=packed),
+            stream(content, is_packed=is_packed),
         ]
     return written(objects)
 
@@ -101,12 +105,12 @@ def scan() -> bytes:
 
 def swollen() -> bytes:
     """A page whose few bytes unpack to a great many."""
-    return of_contents([b" " * 120_000_000], packed=True)
+    return of_contents([packed(b" " * 1_000_000, 120)], is_packed=True)
 
 
 def busy() -> bytes:
     """A page that takes minutes to draw."""
-    return of_contents([b"BT /F1 9 Tf (word) Tj ET\n" * 400_000] * 20, packed=True)
+    return of_contents([packed(b"BT /F1 9 Tf (word) Tj ET\n" * 4_000, 100)] * 20, is_packed=True)
 
 
 def deep() -> bytes:

@@ -12,6 +12,8 @@ from typing import Any
 
 from PIL import Image, ImageCms, ImageDraw, ImageFont, PngImagePlugin
 
+from samples.swelling import packed
+
 SECRET = b"51.5007N 0.1246W"  # what must not be kept: in every kind of metadata that there is
 LINES = ("The harbour of the old town", "was built before anybody", "kept records in 1847.")
 
@@ -94,23 +96,21 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def png(width: int, height: int, packed: bytes, *more: bytes) -> bytes:
+def png(width: int, height: int, data: bytes, *more: bytes) -> bytes:
     """A PNG that says what size it has, whatever is in it."""
     header = _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + b"".join(more) + _chunk(b"IDAT", packed) + _chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + header + b"".join(more) + _chunk(b"IDAT", data) + _chunk(b"IEND", b"")
 
 
 def bomb(side: int) -> bytes:
     """A PNG of that many grey pixels squared, which are all there, in some kilobytes."""
-    rows = zlib.compressobj(9)
-    packed = b"".join(rows.compress(bytes(side + 1)) for _ in range(side)) + rows.flush()
-    return png(side, side, packed)
+    return png(side, side, packed(bytes(side + 1), side))
 
 
 def text_bomb() -> bytes:
     """A PNG with 200 MB of comment in 200 KB."""
-    packed = zlib.compress(bytes(200_000_000), 9)
-    return png(1, 1, zlib.compress(b"\0\0"), _chunk(b"zTXt", b"Comment\0\0" + packed))
+    comment = packed(bytes(1_000_000), 200)
+    return png(1, 1, zlib.compress(b"\0\0"), _chunk(b"zTXt", b"Comment\0\0" + comment))
 
 
 def with_archive(picture: bytes) -> bytes:

@@ -20,6 +20,8 @@ from typing import Any
 
 import httpx2
 import pytest
+from alembic import command
+from sqlalchemy import create_engine
 
 from built import settings_for
 from leaky import FAULTS, GOOD, TELLS, leaky, way_of
@@ -27,6 +29,7 @@ from loquent.domain.errors import LoquentError
 from loquent.domain.requests import Message, Parameters, Picture
 from loquent.engines import Options
 from loquent.ports.engine import Ask
+from loquent.stores import migrations
 from loquent.wiring import build
 from samples import pictures
 from scripted import Caller, Upstream, listening
@@ -189,6 +192,7 @@ async def test_a_key_is_nowhere_to_be_seen_whatever_its_server_does_with_it(tmp_
         rows.append(row(url, "openai", "refused-401", "whole", name="filed", key_file=str(file)))
         questions = [(f"{engine}-{way}-{shape}", shape) for engine, way, shape in wanted]
         questions += [("filed", "whole"), ("gpt-4o-mini", "stream")]
+        with_an_older_database(tmp_path)
         seen = await driven(tmp_path, settings(tmp_path, url, rows), questions)
     assert leaks(seen) == []
     assert elsewhere.connections == 0
@@ -202,6 +206,15 @@ async def test_a_key_is_nowhere_to_be_seen_whatever_its_server_does_with_it(tmp_
     assert all(b"x-request-id" in seen[f"{model} {shape}"] for model, shape in questions)  # heads are among it
     assert {"data/app.log", "data/loquent.db"} <= seen.keys()
     assert b'"logger":"alembic' in seen["data/app.log"], "other libraries' loggers are among it"
+
+
+def with_an_older_database(folder: Path) -> None:
+    """One that the server has to upgrade as it starts, by a library that logs."""
+    (folder / "data").mkdir()
+    engine = create_engine(f"sqlite:///{folder / 'data' / 'loquent.db'}")
+    with engine.begin() as connection:
+        command.upgrade(migrations.configured(connection), "0001")
+    engine.dispose()
 
 
 def assert_each_was_tried(upstream: Upstream, ways: list[str], count: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from alembic import context
 
 from loquent.domain import failpoints
+from loquent.stores.migrations import MID
 from loquent.stores.sql_tables import METADATA
 
 
@@ -13,7 +14,7 @@ def run() -> None:
     context.configure(
         connection=context.config.attributes["connection"],
         target_metadata=METADATA,
-        on_version_apply=lambda **_: failpoints.passing("mid-migration"),  # its statements are run, nothing is kept yet
+        on_version_apply=lambda **_: failpoints.passing(MID),  # its statements are run, nothing is kept yet
     )
     context.run_migrations()
 
