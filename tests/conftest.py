@@ -10,7 +10,6 @@ from pkgutil import walk_packages
 from typing import Any
 
 import pytest
-from _pytest.nodeid import coerce_node_id
 
 import brokers
 import daemon
@@ -43,14 +42,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Journeys begin first, so that none of them is left alone at the end; groups stay together.
-
-    xdist writes a test's group where pytest before 9.2 had its id, and finds none in it since: pytest-xdist issue 1386.
-    """
+    """Journeys begin first, so that none of them is left alone at the end."""
     items.sort(key=lambda item: item.get_closest_marker("journey") is None)
-    for item in items:
-        if grouped := vars(item).get("_nodeid"):
-            item._id = coerce_node_id(grouped)
 
 
 @pytest.hookimpl(tryfirst=True)
