@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import os
 import signal
 import sqlite3
 import subprocess
@@ -166,7 +167,11 @@ async def test_settings_that_cannot_be_used_end_celerys_command_with_one_line(
     (tmp_path / "broken.db").write_text("a letter to a friend" * 100)
     given = {name: value.format(folder=tmp_path) for name, value in environ.items()}
     with redis_server(tmp_path) as server:
-        given |= {"LOQUENT_QUEUE": server.url, "PYTHONWARNINGS": "ignore"}
+        given |= {
+            "LOQUENT_QUEUE": server.url,
+            "PYTHONWARNINGS": "ignore",
+            "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+        }
         process = start(tmp_path, "-A loquent.worker -q worker", module="celery", **given)
         assert await end_of(process) == 2
     [said] = (tmp_path / "-A loquent.worker -q worker.log").read_text().splitlines()

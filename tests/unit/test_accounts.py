@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import jwt
@@ -121,11 +122,11 @@ async def test_an_administrator_is_one_by_the_token_and_by_the_account(tmp_path:
             await accounts.check_admin(plain)
         root = accounts.who(await accounts.log_in("ann", PASSWORD), "")
         await accounts.check_admin(root)
-        for other in (evolve(root, tenant="other"), evolve(root, owner="usr_gone")):
+        for other in (replace(root, tenant="other"), replace(root, owner="usr_gone")):
             assert not await accounts.is_admin(other)
         with pytest.raises(Unauthenticated):
             await accounts.check_admin(accounts.who(None, "127.0.0.1"))
-        assert not await accounts.is_admin(evolve(accounts.who(None, "127.0.0.1"), owner=root.owner, is_admin=True))
+        assert not await accounts.is_admin(replace(accounts.who(None, "127.0.0.1"), owner=root.owner, is_admin=True))
         await accounts.set_active("ann", is_active=False)
         assert not await accounts.is_admin(root)
         await accounts.set_active("ann", is_active=True)

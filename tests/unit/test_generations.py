@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -541,3 +542,9 @@ async def test_ids_are_sorted_by_time_and_turn_into_uuids_and_back() -> None:
     assert ids.from_uuid("gen", ids.as_uuid(made[0])) == made[0]
     assert ids.from_uuid("gen", "not a uuid") is None
     assert ids.floor("gen", now()) > made[-1]
+
+
+def test_ids_say_when_also_behind_a_clock_that_was_set_back() -> None:
+    with time_machine.travel(time.time() + 60):
+        ahead = ids.new("gen")
+    assert ids.new("gen") < ids.floor("gen", later(now(), 1)) < ahead

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ def with_recorder(
     """The echo model, answered for by a recorder: by default it says ``re: `` and the message."""
     recorder = Recorder(say or (lambda ask: f"re: {ask.messages[-1].content}"))
     offer = services.models.offers["echo"]
-    changed = {**services.models.offers, "echo": Offer(evolve(offer.model, context=context), recorder)}
+    changed = {**services.models.offers, "echo": Offer(replace(offer.model, context=context), recorder)}
     services.models.offers = changed
     return recorder
 
@@ -398,7 +399,7 @@ async def test_who_waits_longer_than_the_model_may_take_is_told_so(tmp_path: Pat
         id = await begun(services)
         await services.sessions.send(ANN, id, "never run", PLAIN)
         offer = services.models.offers["echo"]
-        quick = Offer(evolve(offer.model, timeouts=Timeouts(0.05)), offer.engine)
+        quick = Offer(replace(offer.model, timeouts=Timeouts(0.05)), offer.engine)
         services.models.offers = {**services.models.offers, "echo": quick}
         with pytest.raises(EngineTimeout):
             await say(services, id, "now")

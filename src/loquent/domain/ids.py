@@ -7,7 +7,7 @@ import uuid
 from array import array
 from collections.abc import Iterator
 
-from loquent.domain.clock import Moment, now
+from loquent.domain.clock import SECOND, Moment, now
 
 HEX = 32  # digits after the prefix: the 128 bits of a UUID, version 7 (RFC 9562)
 VARIANT = 0b10 << 62
@@ -15,10 +15,13 @@ _last = 0
 
 
 def new(prefix: str, moment: Moment | None = None) -> str:
-    """A fresh id, of now or of that moment. Later ids of one process are greater, also within one microsecond."""
+    """A fresh id, of now or of that moment. Later ids of one process are greater, also within one microsecond.
+
+    Where the clock has been set back by more than a moment, ids go back with it: they say when.
+    """
     global _last
     moment = moment or now()
-    if moment <= _last:
+    if moment <= _last < moment + SECOND:
         moment = Moment(_last + 1)
     _last = moment
     return f"{prefix}_{(_head(moment) << 64 | VARIANT | _random_64() >> 2).to_bytes(16).hex()}"

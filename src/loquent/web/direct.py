@@ -1,7 +1,7 @@
 """Direct routes: the few hot ones, closer to the metal in the same app, with the same services behind.
 
 A direct route is an ASGI application in the route table, found by its exact path before any router looks; its body
-is read and checked by the same code and models as everywhere, and its documentation is made from those too.
+is checked by the same models as everywhere (see ``quick``), and its documentation is made from those too.
 """
 
 from __future__ import annotations

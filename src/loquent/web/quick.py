@@ -6,19 +6,18 @@ its model, and never takes what the model would not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from inspect import isfunction
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import msgspec
-from annotated_types import Ge, Le, MaxLen, MinLen
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 M = TypeVar("M", bound=BaseModel)
-BOUNDS: Mapping[type[Any], str] = {Ge: "ge", Le: "le", MinLen: "min_length", MaxLen: "max_length"}
+LIMITS = ("ge", "le", "min_length", "max_length")  # both libraries call them so
 MOST = 2**63 - 1  # a whole number without bounds has these
 COLON = b'":'  # with the quotes before it: only a key has these
 PLAIN = (str, bool, float)
@@ -101,8 +100,8 @@ def _hint(hint: Any, more: list[Any] | tuple[Any, ...] = ()) -> Any:
         if more:
             raise Beyond(str(hint))
         return _union(inner)
-    limits = {BOUNDS[type(each)]: _bound(each) for each in more if type(each) in BOUNDS}
-    if len(limits) < len(more):
+    limits = {name: getattr(each, name) for each in more for name in LIMITS if hasattr(each, name)}
+    if len(limits) != len(more):
         raise Beyond(str(hint))
     if origin is Literal and not more and all(type(each) is str for each in inner):
         return hint
@@ -133,9 +132,3 @@ def _union(hints: tuple[Any, ...]) -> Any:
     except TypeError as beyond:
         raise Beyond(str(hints)) from beyond
     return whole
-
-
-def _bound(limit: Any) -> Any:
-    """The one value that a limit of annotated_types has."""
-    [value] = (getattr(limit, name) for name in type(limit).__slots__)
-    return value
