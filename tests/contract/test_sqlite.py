@@ -258,7 +258,6 @@ async def test_it_commits_to_the_disk(tmp_path: Path) -> None:
             assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     with closing(connection(tmp_path / "loquent.db", PRAGMAS)) as made:
         assert made.execute("PRAGMA synchronous").fetchone() == (2,)
-        assert made.execute("PRAGMA page_size").fetchone() == (2048,)
         assert made.execute("PRAGMA busy_timeout").fetchone() == (5000,)
         assert made.execute("PRAGMA foreign_keys").fetchone() == (1,)
 

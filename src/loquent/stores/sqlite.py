@@ -26,7 +26,6 @@ from loquent.stores.sql import Call, Sql
 from loquent.stores.sql_statements import KEYS
 
 PRAGMAS = {
-    "page_size": "2048",  # of a new file: a request changes a dozen pages, all of which are synced; before the mode
     "journal_mode": "WAL",
     "synchronous": "FULL",  # an acknowledged write outlives a power cut
     "busy_timeout": "5000",  # milliseconds
