@@ -146,7 +146,7 @@ LOCK = .venv-lock/bin/uv --no-config --quiet pip compile --universal --python-ve
 nothing :=
 LEFT_OUT = $(strip $(if $(filter none,$(BROWSER)),browser) $(if $(filter none,$(TORCH)),torch))
 # Most of the time a test waits for a server or a clock: so there is one process more than most machines have cores for.
-PYTEST = --numprocesses 3 --dist loadgroup \
+PYTEST = --numprocesses 4 --dist loadgroup \
 	$(if $(LEFT_OUT),-m "not ($(subst $(nothing) $(nothing), or ,$(LEFT_OUT)))")
 COVERED := --cov --cov-report=
 

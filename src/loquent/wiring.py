@@ -92,7 +92,8 @@ def load_settings(environ: Mapping[str, str] | None = None, folder: Path = Path(
 
 def left_out(found: Settings) -> list[str]:
     """A line for the shipped models that would answer where none is named, and lack something: how to get it."""
-    rows, chosen = model_rows(found, every=True), ((CHAT, found.model), (VISION, found.image_model))
+    rows = model_rows(found, every=True)
+    chosen = ((CHAT, found.model), (VISION, found.image_model or found.image_model_url))
     firsts = {next((row.name for row in rows if ability in row.abilities), "") for ability, name in chosen if not name}
     told = "; ".join(f"{name} (get it by: {how})" for name, how in lacking(found).items() if name in firsts)
     return [f"models are left out until the next start: {told}"] if told else []
@@ -108,7 +109,7 @@ def lacking(found: Settings) -> dict[str, str]:
 
 def _lacks(found: Settings, row: Model) -> list[str]:
     """What would bring what a shipped row needs; nothing for one that a setting names: that has to tell of it."""
-    named = (found.model, found.summary_model, found.image_model, found.text_model, found.llm_id)
+    named = (found.model, found.summary_model, found.image_model, found.document_model, found.text_model, found.llm_id)
     return [] if row.name in named or row.id in named else engines.lacks(row, found.weights_dir)
 
 
@@ -597,6 +598,7 @@ def _make_secret(path: Path) -> None:
     with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # of two that begin at once the second takes what the first has made
         if not file.read():
+            os.fchmod(file.fileno(), 0o600)  # somebody else may have made it, with nothing in it
             file.write(secrets.token_urlsafe(48) + "\n")
             file.flush()
             os.fsync(file.fileno())

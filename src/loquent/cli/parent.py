@@ -8,6 +8,7 @@ is installed now: each serves before the one in its place is told to end.
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import signal
 import socket
@@ -53,7 +54,8 @@ class Parent:
         places = [Place(number, self.listening.fileno(), folder) for number in range(self.settings.workers)]
         for each in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(each, self._stop)
-        loop.add_signal_handler(signal.SIGHUP, self._renew, places)
+        if not os.isatty(0):  # there it says that the terminal is closed, and ends all as ever
+            loop.add_signal_handler(signal.SIGHUP, self._renew, places)
         log.info("starting", processes=self.settings.workers)
         try:
             keeping = [asyncio.create_task(self._keep(place)) for place in places]

@@ -48,7 +48,7 @@ def serve(
     """Serve the API, the page and the jobs. Everything else is set by the environment: see docs/settings.md."""
     given = {"LOQUENT_HOST": host, "LOQUENT_PORT": port, "LOQUENT_WORKERS": workers}
     environ = {**os.environ, **{name: str(value) for name, value in given.items() if value is not None}}
-    from loquent.checks import SERVE, check
+    from loquent.checks import SERVE, check, refuse
     from loquent.web.observe import configure_logs
     from loquent.wiring import load_settings
 
@@ -56,6 +56,7 @@ def serve(
     configure_logs(settings)
     if child:
         place = Place.read(child)
+        refuse(settings, SERVE)  # what the parent was started with may have changed since
         serve_here(settings, socket.socket(fileno=place.fd), place)
         return
     check(settings, SERVE, environ)

@@ -1,4 +1,4 @@
-"""Data that nobody changes once it is made, at the price of a tuple.
+"""What a request makes, as structs: ``fixed``, which nobody changes, and ``loose``, which is filled under way.
 
 A request makes some twenty of these, one of them with forty fields. As frozen dataclasses they would cost a call for
 each field, as plain ones still ten times what msgspec's structs do: those are made, read and copied in C.

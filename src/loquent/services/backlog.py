@@ -23,7 +23,7 @@ from loquent.domain.generations import PENDING, Generation
 from loquent.domain.principals import Principal
 from loquent.ports.store import Position, Store
 from loquent.services import metrics
-from loquent.services.promises import ALL, Promises
+from loquent.services.promises import ALL, LONGEST, Promises
 
 Coming = tuple[str, str, int]
 """A tenant, a caller and a place."""
@@ -32,7 +32,7 @@ STEP = 2  # microseconds between places; the odd ones are for first jobs
 OFTEN, SHARE = 0.25, 20  # seconds between looks at the store; or so many times what the last one took
 PAGE = 500
 RECENT, SURE = 5.0, 1.0  # seconds over which the rate is an average, and that it takes to be one
-PATIENCE, LONGEST = 2.0, 300.0  # seconds until one may come again: where the rate is not known yet, and at most
+PATIENCE = 2.0  # seconds until one may come again, where the rate is not known yet
 MARGIN, SPARE = 1.5, 2  # by which less is promised than is taken, and so many jobs: few are not taken evenly
 FEW, LAST = 100, 10  # the last tenth of a bound is for those who have less than a hundredth of it
 
@@ -141,7 +141,7 @@ class Backlog:
                 self._is_looking = False
                 self._coming -= self._came
                 self._came.clear()
-        if self._lines.count < self._least:
+        if self._lines.count + self._promises.owed(ALL, but=(who.tenant, who.owner)) < self._least:
             return
         lines = self._spaces(who)
         for line in lines:

@@ -111,7 +111,7 @@ class Models:
         image: str = "",
         unasked: frozenset[str] = frozenset(),
     ) -> None:
-        """``unasked``: names of those that never answer a caller who names none."""
+        """``unasked``: names of those that give no text to a caller who names none."""
         self._unasked = unasked
         self._wished = (default, summary, image)
         self.text = text
@@ -183,10 +183,11 @@ class Models:
 
         Raises NotFound where there is none.
         """
-        able = [row.name for row in self.rows(who) if TEXT in row.abilities]
-        if not able:
+        able = {row.name for row in self.rows(who) if TEXT in row.abilities}
+        chosen = next((name for name in (self.text, self.default) if name in able), "") or self._first(TEXT, who=who)
+        if not chosen:
             raise NotFound("no model is configured that goes on from a prompt")
-        return self.offers[next((name for name in (self.text, self.default) if name in able), able[0])]
+        return self.offers[chosen]
 
     def rows(self, who: Principal | None = None) -> list[Model]:
         """The models in the operator's order, one row a name; those that ``who`` may use where somebody is named."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from loquent.domain.clock import SECOND, Moment, later, now
 
 KEPT = 10.0  # seconds for which a promise holds
+LONGEST = 300.0  # seconds until one may be claimed, at most
 MOST = 10_000
 ALL = ""  # the line of all tenants together; each tenant's own has its name
 
@@ -66,7 +67,8 @@ class Promises:
     def forget(self, until: Moment) -> None:
         """Void what nobody took up, and see which may be claimed before that moment."""
         present = now()
-        for caller in [caller for caller, at in self._made.items() if later(at, KEPT) <= present]:
+        last = later(present, LONGEST)  # behind which none was made, unless the clock has been set back
+        for caller in [caller for caller, at in self._made.items() if later(at, KEPT) <= present or at > last]:
             self.settle(caller)
         self._seen = until
         self._due = Counter(line for caller, at in self._made.items() if at <= until for line in _lines(caller))

@@ -1,6 +1,4 @@
-"""Room: what is left on the disks, for us and for monitors. New work is refused while there is still enough to finish,
-read and remove by.
-"""
+"""Room: what is left on the disks; new work is refused while there is still enough to finish, read and remove by."""
 
 from __future__ import annotations
 

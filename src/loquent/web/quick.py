@@ -59,6 +59,8 @@ def _struct(model: type[BaseModel]) -> Any:
     if checks.root_validators or any(each.info.mode != "after" for each in checks.model_validators.values()):
         raise Beyond(model.__name__)
     checked = {field for each in checks.field_validators.values() for field in each.info.fields}
+    if "*" in checked or any(each.alias or each.validation_alias for each in model.model_fields.values()):
+        raise Beyond(model.__name__)
     fields = [_field(name, field, is_checked=name in checked) for name, field in model.model_fields.items()]
     own = {name: it for kind in reversed(model.__mro__) if _is_ours(kind) for name, it in vars(kind).items()}
     methods: dict[str, Any] = {name: it for name, it in own.items() if isfunction(it)}
