@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -10,7 +11,7 @@ from pathlib import Path
 from loquent.domain.errors import Misconfigured
 from loquent.domain.log import Log
 from loquent.settings import Settings, passed_over
-from loquent.wiring import Services, environment, left_out, model_rows, unknown_models, written
+from loquent.wiring import Services, left_out, model_rows, unknown_models, written
 
 log = Log("loquent.settings")
 SERVE, WORKER = "loquent serve", "loquent worker"
@@ -64,10 +65,11 @@ def doubts(
     found: Settings, program: str, environ: Mapping[str, str] | None = None, folder: Path = Path()
 ) -> Iterator[Doubt]:
     """What is to be told of them all the same. Raises Misconfigured where the file of models cannot be read."""
-    known = environment(environ, folder)
+    said, unread = written(folder)
+    known = {**said, **(os.environ if environ is None else environ)}
     yield from (Doubt(line) for line in passed_over(known))
     yield from _misspelt(known)
-    for number in written(folder)[1]:
+    for number in unread:
         yield Doubt(f"line {number} of {folder / '.env'} cannot be read and is passed over", "it takes NAME=value")
     if program == SERVE:
         yield from _of_several(found)

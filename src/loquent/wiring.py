@@ -92,10 +92,13 @@ def load_settings(environ: Mapping[str, str] | None = None, folder: Path = Path(
 
 def left_out(found: Settings) -> list[str]:
     """A line for the shipped models that would answer where none is named, and lack something: how to get it."""
+    lacks = lacking(found)
+    if not lacks:
+        return []
     rows = model_rows(found, every=True)
     chosen = ((CHAT, found.model), (VISION, found.image_model or found.image_model_url))
     firsts = {next((row.name for row in rows if ability in row.abilities), "") for ability, name in chosen if not name}
-    told = "; ".join(f"{name} (get it by: {how})" for name, how in lacking(found).items() if name in firsts)
+    told = "; ".join(f"{name} (get it by: {how})" for name, how in lacks.items() if name in firsts)
     return [f"models are left out until the next start: {told}"] if told else []
 
 

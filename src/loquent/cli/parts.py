@@ -16,6 +16,7 @@ from loquent.domain.urls import without_password
 from loquent.ports.blobs import Blobs
 from loquent.ports.store import Store
 from loquent.ports.tracer import Tracer
+from loquent.services.room import nearest
 from loquent.settings import Settings
 
 T = TypeVar("T")
@@ -63,13 +64,13 @@ async def files(settings: Settings) -> list[Finding]:
     """Where uploads are kept: a bucket is asked whether it takes one; a folder that is not there yet is not made."""
     url = settings.blobs_url
     shown = f"uploads: {without_password(url)}"
-    nearest, is_there = _nearest(url)
-    if nearest is not None and not nearest.is_dir():
-        return [Finding(BAD, f"{shown}: {nearest} is no folder", "name another in LOQUENT_BLOBS")]
+    place, is_there = _place(url)
+    if place is not None and not place.is_dir():
+        return [Finding(BAD, f"{shown}: {place} is no folder", "name another in LOQUENT_BLOBS")]
 
     async def ask(made: Blobs) -> None:
         try:
-            if nearest is None:
+            if place is None:
                 await made.open()
             if is_there:
                 await made.ready()
@@ -80,12 +81,12 @@ async def files(settings: Settings) -> list[Finding]:
     return await _said(shown, partial(blobs.connect, url), ask, well=well, seconds=2 * ANSWER_SECONDS)
 
 
-def _nearest(url: str) -> tuple[Path | None, bool]:
+def _place(url: str) -> tuple[Path | None, bool]:
     """Of a folder, what there is of it, and whether that is all; None: it is a bucket."""
     if not url.startswith("file:"):
         return None, True
     folder = Path(urlsplit(url).path)
-    return next(each for each in (folder, *folder.parents) if each.exists()), folder.exists()
+    return nearest(folder), folder.exists()
 
 
 async def queue(settings: Settings) -> list[Finding]:

@@ -91,7 +91,8 @@ class Redis:
             state = await self._do(TAKE, key, rates)
         except Unavailable:
             return await self._alone.take(key, rates)
-        return after_take(state.rate, state.rate.count - state.remaining + 1) if state.allowed else state
+        held = state.rate.count - state.remaining
+        return after_take(state.rate, held + 1) if state.allowed else state
 
     async def give_back(self, key: str, rates: tuple[Rate, ...]) -> None:
         """See the port."""

@@ -88,8 +88,8 @@ class Room:
         found: dict[int, tuple[str, Disk]] = {}
         for what, folder in places.items():
             if folder is not None:
-                nearest = _nearest(folder)
-                found.setdefault(nearest.stat().st_dev, (what, _disk(nearest)))
+                place = nearest(folder)
+                found.setdefault(place.stat().st_dev, (what, _disk(place)))
         return dict(found.values())
 
     async def _go_on(self) -> None:
@@ -143,11 +143,11 @@ class Room:
 
 
 def _disk(folder: Path) -> Disk:
-    known = os.statvfs(_nearest(folder))
+    known = os.statvfs(nearest(folder))
     return Disk(known.f_blocks * known.f_frsize, known.f_bavail * known.f_frsize)
 
 
-def _nearest(folder: Path) -> Path:
+def nearest(folder: Path) -> Path:
     """The folder, or where it will be made."""
     return next(each for each in (folder, *folder.parents) if each.exists())
 

@@ -105,10 +105,9 @@ class Runner:
         return self._away_since is not None and later(self._away_since, GONE) < now()
 
     async def check_store(self) -> None:
-        """Raise Unavailable where the store has been away for a while and still is."""
-        if self.is_store_gone:
-            await self._store.ready()
-            self._away_since = None
+        """Ask the store that is gone whether it is back. Raises Unavailable where it still is away."""
+        await self._store.ready()
+        self._away_since = None
 
     def revoke(self, tenant: str, owner: str, good_from: Moment) -> int:
         """End what callers by that owner's older tokens wait for, have followers look; how many ended. Jobs go on."""
