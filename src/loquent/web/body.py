@@ -35,15 +35,17 @@ class HungUp(Exception):
 class Bounded:
     """A request's ``receive`` with a bound on the bytes of its body, and on the time that they take to come.
 
-    When the wheel comes round, the task that waits for them is cancelled where it waits.
+    When the wheel comes round, the task that waits for them is cancelled where it waits. ``length``: what the headers
+    promise; with the last of that the body is whole, though a server may say so only when it is asked once more, at
+    the price of a turn through its own threads.
     """
 
-    __slots__ = ("_deadline", "_got", "_late", "_loop", "_most", "_receive", "_waiter", "_wheel", "_whole")
+    __slots__ = ("_deadline", "_got", "_late", "_length", "_loop", "_most", "_receive", "_waiter", "_wheel", "_whole")
 
-    def __init__(self, receive: Receive, wheel: Wheel, *, most: int) -> None:
+    def __init__(self, receive: Receive, wheel: Wheel, *, most: int, length: int | None = None) -> None:
         self._receive = receive
         self._waiter: asyncio.Task[Any] | None = None
-        self._most = most
+        self._most, self._length = most, length
         self._wheel = wheel
         self._got = 0
         self._late = self._whole = False
@@ -68,6 +70,8 @@ class Bounded:
             self._got += len(message.get("body", b""))
             if self._got > self._most:
                 raise Refused(TooLarge(f"the body is over {self._most} bytes"))
+            if self._got == self._length:
+                message["more_body"] = False
             self._whole = not message.get("more_body", False)
         else:
             self._whole = True

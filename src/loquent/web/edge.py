@@ -203,14 +203,15 @@ class Edge:
         if length is None and scope["method"] in ("GET", "HEAD") and b"transfer-encoding" not in headers:
             return None
         most = self._max_upload if scope["path"] in self._uploads else self._max_body
-        if length is not None:
-            if not length.isdigit():
-                raise Plain(400, "Content-Length is not a number")
-            if b"transfer-encoding" in headers:
-                raise Plain(400, "Content-Length and Transfer-Encoding stand together")  # RFC 9112, 6.3: smuggling
-            if len(length) > 18 or int(length) > most:
-                raise TooLarge(f"the body is over {most} bytes")
-        return Bounded(receive, self._bodies, most=most)
+        if length is None:
+            return Bounded(receive, self._bodies, most=most)
+        if not length.isdigit():
+            raise Plain(400, "Content-Length is not a number")
+        if b"transfer-encoding" in headers:
+            raise Plain(400, "Content-Length and Transfer-Encoding stand together")  # RFC 9112, 6.3: smuggling
+        if len(length) > 18 or int(length) > most:
+            raise TooLarge(f"the body is over {most} bytes")
+        return Bounded(receive, self._bodies, most=most, length=int(length))
 
     def _hold(self, path: str, headers: Mapping[bytes, bytes]) -> int:
         """Room for what this request brings, to be let go after it. Raises OutOfSpace, before its body is read."""
