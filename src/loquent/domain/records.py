@@ -78,8 +78,6 @@ SPECS = (
         scope="owner",
         orders={
             "newest": Order(OWN, "id", desc=True),
-            "kind": Order((*OWN, "kind"), "id", desc=True),
-            "status": Order((*OWN, "status"), "id", desc=True),
             "kind_status": Order((*OWN, "kind", "status"), "id", desc=True),
             "model": Order((*OWN, "model"), "id", desc=True),
             "turns": Order((*OWN, "session"), "turn"),

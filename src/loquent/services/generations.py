@@ -40,8 +40,9 @@ from loquent.services.amend import TRIES, amend
 from loquent.services.answers import Answers
 from loquent.services.backlog import Backlog
 from loquent.services.history import Filters as Filters
-from loquent.services.history import History, Listed, order_of
+from loquent.services.history import History, Listed
 from loquent.services.limits import Limits
+from loquent.services.lists import count_of, page_of, parts_of
 from loquent.services.live import Live
 from loquent.services.models import Models, Offer
 from loquent.services.runner import Runner, interruption
@@ -217,19 +218,19 @@ class Generations:
     ) -> tuple[list[Generation], int]:
         """A page by number, and the total: only for wire forms that demand it."""
         scoped = Scoped(self._store, who)
-        order, at = order_of(filters)
-        total = await scoped.count(Generation, order, at)
+        parts = parts_of(kind=filters.kind, status=filters.status, model=filters.model)
+        total = await count_of(scoped, parts)
         after: Position | None = None
         skip = (page - 1) * per_page
         if skip >= total:
             return [], total
         while skip:
-            skipped = await scoped.page(Generation, order, at, limit=min(skip, 500), after=after)
+            skipped = await page_of(scoped, parts, limit=min(skip, 500), after=after)
             if not skipped.items:
                 return [], total
             skip -= len(skipped.items)
             after = Position(skipped.items[-1].id, skipped.items[-1].id)
-        return (await scoped.page(Generation, order, at, limit=per_page, after=after)).items, total
+        return (await page_of(scoped, parts, limit=per_page, after=after)).items, total
 
     async def contents(self, who: Principal, generations: list[Generation]) -> list[Content]:
         """The texts of these, in their order; those without any are left out."""

@@ -16,6 +16,7 @@ from loquent.domain.generations import Content, Generation
 from loquent.domain.principals import Principal
 from loquent.domain.sessions import Session
 from loquent.ports.store import Position, Store
+from loquent.services.lists import page_of, parts_of
 from loquent.services.scope import Scoped
 
 T = TypeVar("T")
@@ -88,13 +89,13 @@ class History:
             return Listed([], more=False, last=None)
         before = ids.floor("gen", filters.created_before) if filters.created_before is not None else None
         last = min(filter(None, (after, before)), default=None)
-        order, at = order_of(filters)
-        step = limit if needle is None and not _narrows(filters, at) else max(limit, self._step)
+        parts = parts_of(kind=filters.kind, status=filters.status, model=filters.model)
+        step = limit if needle is None and not _narrows(filters) else max(limit, self._step)
         items: list[Generation] = []
         seen = searched = 0
         while seen < self._scanned and searched < self._searched:
             position = Position(last, last) if last else None
-            page = await scoped.page(Generation, order, at, limit=step, after=position)
+            page = await page_of(scoped, parts, limit=step, after=position)
             seen += step
             inside = [each for each in page.items if each.id >= end]
             is_end = not page.more or len(inside) < len(page.items)
@@ -135,16 +136,6 @@ class History:
                 return None
             since = max(since, Moment(found[0].created_at - SLACK * 1_000_000))
         return ids.floor("gen", since)
-
-
-def order_of(filters: Filters) -> tuple[str, dict[str, str]]:
-    """The declared order that answers most of the filters."""
-    if filters.kind and filters.status:
-        return "kind_status", {"kind": filters.kind, "status": filters.status}
-    for name in ("model", "kind", "status"):
-        if value := getattr(filters, name):
-            return name, {name: value}
-    return "newest", {}
 
 
 def batches(items: Sequence[T], characters: Callable[[T], int], most: int = AT_ONCE) -> Iterator[list[T]]:
@@ -189,10 +180,12 @@ def written(asked: Any) -> Iterator[str]:
             yield from written(each)
 
 
-def _narrows(filters: Filters, at: Mapping[str, str]) -> bool:
-    """Whether the filters ask for more than the order answers."""
-    asked = (filters.kind, filters.status, filters.model, filters.surface, filters.session, filters.rating)
-    return sum(value is not None for value in asked) > len(at)
+def _narrows(filters: Filters) -> bool:
+    """Whether the filters ask for more than the orders answer."""
+    beside = [filters.surface, filters.session, filters.rating]
+    if filters.model is not None:
+        beside += [filters.kind, filters.status]
+    return any(value is not None for value in beside)
 
 
 def _matches(record: Generation, filters: Filters) -> bool:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 log = Log("loquent.store")
-HEAD = "0004"
+HEAD = "0005"
 """The revision that this program works with. Said here so that an up-to-date database opens without Alembic."""
 WORKS_FROM = "0003"
 """The oldest revision whose programs work with that one: what the revisions say, for a database that is new."""
