@@ -48,6 +48,7 @@ from loquent.services.jobs import Worker
 from loquent.services.kept import Kept
 from loquent.services.limits import Limits
 from loquent.services.models import Models, Offer
+from loquent.services.pace import Pace
 from loquent.services.passwords import Passwords
 from loquent.services.presets import Presets
 from loquent.services.recipes import RECIPES, about_documents, answer
@@ -55,7 +56,7 @@ from loquent.services.registry import Registry
 from loquent.services.retention import Retention, Rules
 from loquent.services.revocations import Revocations
 from loquent.services.room import Room
-from loquent.services.runner import Pace, Runner
+from loquent.services.runner import Runner
 from loquent.services.sessions import Sessions
 from loquent.services.summaries import Summaries
 from loquent.services.tokens import Tokens

@@ -494,7 +494,7 @@ async def test_a_hang_up_while_a_checkpoint_is_written_stops_neither_the_keeper_
                 await asyncio.sleep(0.01)
         services.store.write = write  # type: ignore[method-assign]
         kept, content = await services.generations.get(ANN, begun.generation.id)
-        assert services.runner._keeper is not None and not services.runner._keeper.done()
+        assert services.runner.checkpoints.is_open
     assert (kept.is_over, content.output) == (True, "one two three")
 
 

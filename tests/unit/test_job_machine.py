@@ -40,8 +40,9 @@ from loquent.ports.store import Add, Change, Store
 from loquent.services.generations import Key
 from loquent.services.jobs import SWEEP, Worker
 from loquent.services.live import FENCED, Live
+from loquent.services.pace import Pace
 from loquent.services.recipes import RECIPES
-from loquent.services.runner import Pace, Runner
+from loquent.services.runner import Runner
 from loquent.wiring import build
 
 T = TypeVar("T")
@@ -194,7 +195,7 @@ class Jobs(RuleBasedStateMachine):
 
     @rule(pick=PICK)
     def beat(self, pick: int) -> None:
-        self.do(self.processes[pick % len(self.processes)].runner._checkpoint_all())
+        self.do(self.processes[pick % len(self.processes)].runner.checkpoints.look())
 
     @rule(what=st.sampled_from(("sweep", "stop", "power cut")), pick=PICK)
     def upheaval(self, what: str, pick: int) -> None:

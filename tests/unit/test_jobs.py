@@ -225,7 +225,7 @@ async def test_no_more_jobs_run_at_once_than_there_are_slots(tmp_path: Path) -> 
         for _ in range(8):
             await services.generations.submit(ANN, wanted("[slow 0.01] [words 5] x"))
         most = 0
-        while await services.store.count(Generation, "status", {**OWN, "status": "completed"}) < 8:
+        while await services.store.count(Generation, "kind_status", {**OWN, "kind": "text", "status": "completed"}) < 8:
             most = max(most, len(services.runner.lives))
             await asyncio.sleep(0.005)
     assert most == 2

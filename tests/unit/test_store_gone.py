@@ -18,7 +18,9 @@ from loquent.ports.engine import Chunk
 from loquent.services.backlog import Backlog, Bounds
 from loquent.services.generations import Generations
 from loquent.services.live import Live
-from loquent.services.runner import GONE, WRITE_TRIES, Pace, Runner
+from loquent.services.pace import Pace
+from loquent.services.runner import Runner
+from loquent.services.writes import GONE, WRITE_TRIES
 from loquent.wiring import Services
 
 pytestmark = pytest.mark.anyio
@@ -67,7 +69,7 @@ async def test_a_gap_of_a_moment_costs_an_answer_some_time_and_no_more(tmp_path:
         await asyncio.sleep(0.2)
         house.store.is_away = False
         assert await asking == "completed"
-        assert not house.runner.is_store_gone
+        assert not house.runner.writes.is_gone
 
 
 async def test_while_the_store_stays_away_no_model_works_for_nothing(tmp_path: Path) -> None:
@@ -86,7 +88,7 @@ async def test_while_the_store_stays_away_no_model_works_for_nothing(tmp_path: P
             assert house.asked == 1, "the model worked for nothing"
             house.store.is_away = False
             assert await house.ask() == "completed"
-            assert not house.runner.is_store_gone
+            assert not house.runner.writes.is_gone
 
 
 async def begun(services: Services, house: House, *, lease: float) -> tuple[Live, asyncio.Task[Live]]:

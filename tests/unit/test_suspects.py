@@ -19,7 +19,7 @@ from loquent.domain.generations import Generation, claimed, released
 from loquent.ports.store import Change, Replace, Store
 from loquent.services import metrics
 from loquent.services.jobs import Worker
-from loquent.services.runner import Pace
+from loquent.services.pace import Pace
 from loquent.services.suspects import Suspects
 from loquent.wiring import Services
 

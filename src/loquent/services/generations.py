@@ -149,8 +149,8 @@ class Generations:
     async def begin(self, who: Principal, wanted: Wanted) -> Begun:
         """Accept one that the caller runs itself, by ``stream`` or ``collect``. Raises Over, Invalid, NotFound …"""
         offer = self._offer(who, wanted)
-        if self._runner.is_store_gone:
-            await self._runner.check_store()  # or the engine would work for nothing
+        if self._runner.writes.is_gone:
+            await self._runner.writes.check()  # or the engine would work for nothing
         begun = await self._accept(who, wanted, FOREGROUND, offer)
         if begun.replayed:
             return begun

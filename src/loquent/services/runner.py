@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from dataclasses import dataclass
-from itertools import count
 from typing import Any
 
 from loquent.domain import failpoints
@@ -18,13 +16,10 @@ from loquent.domain.clock import SECOND, Moment, later, now
 from loquent.domain.errors import (
     EngineFailed,
     EngineTimeout,
-    Fenced,
     Invalid,
     LoquentError,
-    NotFound,
     NotYet,
     Stale,
-    Taken,
     Unavailable,
 )
 from loquent.domain.evolve import evolve
@@ -33,25 +28,24 @@ from loquent.domain.generations import (
     CANCELLED,
     COMPLETED,
     FAILED,
-    Content,
     Generation,
     Outcome,
-    extended,
     finished,
-    held,
     released,
     retried,
 )
 from loquent.domain.log import Log
 from loquent.domain.usage import usage_day
 from loquent.ports.engine import Chunk
-from loquent.ports.store import Add, Bump, Change, Replace, Store
+from loquent.ports.store import Bump, Replace, Store
 from loquent.services import live as lives
 from loquent.services import metrics, said
-from loquent.services.amend import amend
+from loquent.services.checkpoints import Checkpoints
 from loquent.services.live import Live
 from loquent.services.metrics import meter
+from loquent.services.pace import Pace
 from loquent.services.tokens import revoked
+from loquent.services.writes import Writes
 
 log = Log("loquent.runner")
 
@@ -59,18 +53,6 @@ Recipe = Callable[[Live], AsyncIterator[Chunk]]
 """What to ask of the engine for one kind of generation; runs inside the runner, one piece after the other."""
 
 GRACE = 1.0  # seconds in which a caller must take what was sent, when all is stopped
-WRITE_TRIES = 6  # at most, while somebody waits for it; a job that is over is written while its lease holds
-GONE = 5.0  # seconds that it is away for, after which no answer is begun that could not be kept
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """How often things happen, in seconds, and how often a job is tried."""
-
-    lease: float = 60.0
-    checkpoint: float = 1.0
-    max_attempts: int = 3
-    again: float = 0.25  # before a write that failed is tried anew; twice as long each time, up to 16 times
 
 
 class Runner:
@@ -78,36 +60,26 @@ class Runner:
 
     def __init__(self, store: Store, recipes: Mapping[str, Recipe], pace: Pace) -> None:
         self._store = store
+        self.writes = Writes(store, again=pace.again)
         self._recipes = recipes
         self.pace = pace
         self.lives: dict[str, Live] = {}
         self.is_stopping = False
         self._concluding: set[asyncio.Task[Any]] = set()
-        self._keeper: asyncio.Task[None] | None = None
-        self._away_since: Moment | None = None  # the store, since the last write that it took
+        self.checkpoints = Checkpoints(store, self.writes, self.lives, pace)
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def open(self) -> None:
         """Begin to keep what runs on the record."""
         self._loop = asyncio.get_running_loop()
         metrics.running.set_function(lambda: len(self.lives))
-        self._keeper = asyncio.create_task(self._keep(), name="keeper")
+        await self.checkpoints.open()
 
     def release(self) -> None:
         """Have the jobs that run handed back, for others to go on with at once."""
         for live in self.lives.values():
             if live.is_job:
                 live.stop(lives.RELEASED)
-
-    @property
-    def is_store_gone(self) -> bool:
-        """Whether the store has taken nothing for a while."""
-        return self._away_since is not None and later(self._away_since, GONE) < now()
-
-    async def check_store(self) -> None:
-        """Ask the store that is gone whether it is back. Raises Unavailable where it still is away."""
-        await self._store.ready()
-        self._away_since = None
 
     def revoke(self, tenant: str, owner: str, good_from: Moment) -> int:
         """End what callers by that owner's older tokens wait for, have followers look; how many ended. Jobs go on."""
@@ -126,7 +98,7 @@ class Runner:
 
     async def drain(self, seconds: float) -> None:
         """Hand back the jobs, wait so long for the rest to end, then end it while its callers can still be told."""
-        self.is_stopping = True
+        self.is_stopping = self.writes.hurries = True
         deadline = later(now(), seconds)
         while (running := list(self.lives.values())) and now() < deadline:
             self.release()  # each time: one that was taken just now may have begun since
@@ -137,13 +109,10 @@ class Runner:
         """Stop what still runs: jobs are handed back, the rest ends as interrupted. Returns when all is written."""
         await self._stop_all()
         await asyncio.gather(*self._concluding, return_exceptions=True)
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.gather(self._keeper, return_exceptions=True)
-            self._keeper = None
+        await self.checkpoints.close()
 
     async def _stop_all(self) -> None:
-        self.is_stopping = True
+        self.is_stopping = self.writes.hurries = True
         deadline = later(now(), GRACE)
         while running := list(self.lives.values()):
             for live in running:
@@ -231,14 +200,14 @@ class Runner:
             log.warning("result dropped", generation=live.generation.id, why="another has it by now, or it is over")
             return
         if live.stopped == lives.RELEASED and outcome is None:
-            is_ours = await self._put(live, released, evolve(live.content, output=live.text))
+            is_ours = await self.writes.put(live, released, evolve(live.content, output=live.text))
             _count_run(live, lives.RELEASED if is_ours else lives.FENCED)
             return
         if outcome is None:
             outcome = _cut_short(live)
         if live.is_job and self._may_pass(live, outcome):
             metrics.retried.inc()
-            is_ours = await self._put(live, lambda record: _retried(record, outcome), live.content)
+            is_ours = await self.writes.put(live, lambda record: _retried(record, outcome), live.content)
             _count_run(live, "retried" if is_ours else lives.FENCED)
             return
         if not await self._put_result(live, outcome):
@@ -261,11 +230,11 @@ class Runner:
         content = evolve(live.content, output=outcome.output, sources=outcome.sources, more=outcome.more)
         counted = _counted(live.generation, outcome)
         try:
-            is_ours = await self._put(live, lambda record: finished(record, outcome), content, counted)
+            is_ours = await self.writes.put(live, lambda record: finished(record, outcome), content, counted)
         except Invalid as error:  # the store cannot keep what the engine said: the end is kept without it
             refused = Outcome(FAILED, "", error=EngineFailed(f"the engine's answer cannot be kept: {error.message}"))
             counted = _counted(live.generation, refused)
-            await self._put(live, lambda record: finished(record, refused), live.content, counted)
+            await self.writes.put(live, lambda record: finished(record, refused), live.content, counted)
             raise EngineFailed(f"the engine's answer cannot be kept: {error.message}") from error
         failpoints.passing("after-finish")
         return is_ours
@@ -282,67 +251,6 @@ class Runner:
         if generation.mode == BACKGROUND:
             metrics.jobs.labels(outcome.status).inc()
 
-    async def _put(
-        self, live: Live, change: Callable[[Generation], Generation], content: Content, *more: Change
-    ) -> bool:
-        """Write a change of the record that this run holds, with its texts; again while the store is away.
-
-        False, with nothing written, where this run does not hold it any more.
-        """
-        for attempt in count():
-            try:
-                await self._put_once(live, change, content, *more)
-                self._away_since = None
-                return True
-            except Fenced as fenced:
-                metrics.fenced.inc()
-                log.warning("result dropped", generation=live.generation.id, why=fenced.message)
-                return False
-            except Unavailable:
-                self._away_since = self._away_since or now()
-                holds = live.is_job and not self.is_stopping and now() < (live.generation.due_at or 0)
-                if (attempt >= WRITE_TRIES - 1 and not holds) or (self.is_store_gone and not live.is_job):
-                    raise
-                await asyncio.sleep(self.pace.again * 2 ** min(attempt, 4) * random.uniform(0.5, 1))  # noqa: S311  (jitter)
-        raise AssertionError("the last try returns or raises")
-
-    async def _put_once(
-        self, live: Live, change: Callable[[Generation], Generation], content: Content, *more: Change
-    ) -> None:
-        changed = change(live.generation)
-        own: list[Change] = [Add(changed), Add(content)]
-        if live.saved:
-            own = [Replace(live.generation, changed)]
-            own += [Replace(live.content, content)] if content is not live.content else []
-        try:
-            await self._store.write(*own, *more)
-        except (Taken, Stale):  # touched by somebody, or by a write of ours that was not heard of
-            changed, content = await self._put_amended(live, change, content, *more)
-        live.written(changed, content)
-
-    async def _put_amended(
-        self, live: Live, change: Callable[[Generation], Generation], content: Content, *more: Change
-    ) -> tuple[Generation, Content]:
-        """Somebody has touched the record: the change still counts where this run still holds it."""
-        fence, unfenced = live.generation.fence, failpoints.is_armed(failpoints.UNFENCED)
-
-        def fenced(current: Generation) -> Generation:
-            return change(current if unfenced else held(current, fence))
-
-        found = await self._store.get(Content, content.id)
-        if not found:
-            raise Fenced(f"{content.id} has been removed")
-        [current] = await self._store.get(Generation, content.id) or [live.generation]
-        wanted = change(live.generation)
-        if current.is_over and current.fence == fence and current.status == wanted.status and not unfenced:
-            return current, found[0]  # it had happened: this write was told "unknown"
-        texts = [Replace(found[0], content)] if content is not live.content else []
-        try:
-            changed = await amend(self._store, Generation, live.generation.id, fenced, *texts, *more)
-        except NotFound as gone:
-            raise Fenced(gone.message) from gone
-        return evolve(changed, version=changed.version - 1), evolve(content, version=found[0].version)
-
     async def _finally(self, live: Live, chunks: AsyncIterator[Chunk], outcome: Outcome) -> None:
         """The end, as nearly always, in the caller's own task; cancelled there it is done again, with one result."""
         try:
@@ -357,79 +265,6 @@ class Runner:
         self._concluding.add(task)
         task.add_done_callback(self._concluding.discard)
         await asyncio.shield(task)
-
-    # How it is kept on the record while it runs
-
-    async def _keep(self) -> None:
-        is_half = False
-        while True:
-            await asyncio.sleep(self.pace.checkpoint / 2)
-            is_half = not is_half
-            try:
-                await self._checkpoint_all(is_half=is_half)
-            except LoquentError as error:
-                log.warning("checkpoint failed", why=error.message)
-            except Exception:
-                log.exception("checkpoint failed")
-
-    async def _checkpoint_all(self, *, is_half: bool = False) -> None:
-        """Save what has run for a checkpoint or longer, and stop what was cancelled or taken over elsewhere.
-
-        ``is_half``: half a checkpoint has gone by. What is on the record is looked at all the same, so that a cancel
-        is heard within a checkpoint; jobs are saved all the same, for those who follow them in other processes.
-        """
-        whole, half = later(now(), -self.pace.checkpoint), later(now(), -self.pace.checkpoint / 2)
-        running = [
-            live for live in self.lives.values() if (live.generation.started_at or 0) <= (half if live.saved else whole)
-        ]
-        known = [live.generation.id for live in running if live.saved]
-        current = {record.id: record for record in await self._store.get(Generation, *known)} if known else {}
-        for live in running:
-            if live.is_ending or live.stopped is not None:
-                continue  # it has ended, or will, while we looked: its last write is not ours to follow
-            if live.generation.id in known and self._lost(live, current.get(live.generation.id)):
-                continue
-            if not live.is_job and (is_half or (live.generation.started_at or 0) > whole):
-                continue  # what is short is written once
-            live.saving = asyncio.create_task(self._checkpoint(live))
-        if saving := [live.saving for live in running if live.saving is not None]:
-            await asyncio.wait(saving)
-
-    def _lost(self, live: Live, record: Generation | None) -> bool:
-        """Stop it where the record says that it is no longer ours, or no longer wanted."""
-        if record is None or record.is_over or record.fence != live.generation.fence:
-            if not failpoints.is_armed(failpoints.UNFENCED):
-                live.stop(lives.FENCED)
-            return True
-        if record.cancel_requested:
-            live.stop(lives.CANCELLED)
-            return True
-        return False
-
-    async def _checkpoint(self, live: Live) -> None:
-        try:
-            text = live.text
-            lease: Moment = later(now(), self.pace.lease)
-            fresh = live.saved and (live.generation.due_at or 0) > later(now(), self.pace.lease * 2 / 3)
-            same = text == live.content.output
-            if fresh and same and live.steps_done == live.generation.steps_done:
-                return
-            content = live.content if same and live.saved else evolve(live.content, output=text)
-            await self._put_once(
-                live,
-                lambda record: extended(
-                    record, lease, steps_done=live.steps_done, steps=live.steps, characters=len(text)
-                ),
-                content,
-            )
-        except Fenced:
-            live.stop(lives.FENCED)
-        except LoquentError as error:
-            log.warning("checkpoint failed", generation=live.generation.id, why=error.message)
-        except Exception:
-            log.exception("checkpoint failed", generation=live.generation.id)
-        finally:
-            live.saving = None
 
 
 def _count_run(live: Live, outcome: str) -> None:

@@ -19,7 +19,7 @@ from loquent.domain.evolve import evolve
 from loquent.domain.generations import BACKGROUND, PROCESSING, Generation, claimed, postponed, released
 from loquent.domain.log import Log
 from loquent.ports.store import Replace, Store
-from loquent.services.runner import Pace
+from loquent.services.pace import Pace
 
 log = Log("loquent.jobs")
 

@@ -31,7 +31,8 @@ from loquent.ports.tracer import CLIENT, CONSUMER, INTERNAL, Span, Tracer, curre
 from loquent.services.generations import Begun, Generations, Wanted
 from loquent.services.live import Live
 from loquent.services.models import Offer
-from loquent.services.runner import Pace, Recipe, Runner
+from loquent.services.pace import Pace
+from loquent.services.runner import Recipe, Runner
 from loquent.services.tries import Try
 
 CARRIED = "trace"
