@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Any
 
 from loquent.domain.errors import Invalid, LoquentError, NotFound, Unavailable
 from loquent.domain.log import Log
@@ -13,9 +13,6 @@ from loquent.domain.principals import Principal
 from loquent.ports.engine import Engine
 from loquent.services.breaker import Breaker
 from loquent.services.gate import Gate
-
-if TYPE_CHECKING:
-    from loquent.services.tries import Try
 
 log = Log("loquent.models")
 
@@ -35,7 +32,7 @@ class Offer:
     groups: tuple[tuple[Offer, ...], ...] = field(default=(), repr=False)
     is_added: bool = False  # at run time, by an administrator; the others stand in the settings
     is_open: bool = False
-    tries: Callable[[Offer], Try] | None = field(default=None, repr=False)  # how it is tried; None: plainly
+    tries: Callable[[Offer], Any] | None = field(default=None, repr=False)  # makes each Try of it; None: plainly
 
     def __post_init__(self) -> None:
         self.label = self.label or self.model.name

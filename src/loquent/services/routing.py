@@ -74,7 +74,7 @@ async def _begun(offer: Offer, ask: Ask, trail: list[Try], asker: str) -> tuple[
             if wait := way.breaker.wait():
                 faults.append(Resting(way, wait))
                 break
-            tried = Try(way) if way.tries is None else way.tries(way)
+            tried: Try = Try(way) if way.tries is None else way.tries(way)
             trail.append(tried)
             try:
                 first_by = (time.monotonic() + deadline) / 2 if _can_any(others) else deadline
