@@ -132,3 +132,8 @@ def row_of(rows: Rows[Any], item: Item, texts: Mapping[str, str]) -> Row:
         value = texts[name] if name in texts else next(iter(item[name].values())) if name in item else None
         row.append(value if value is None else read[rows.shapes[name][0]](value))
     return row
+
+
+def part_keys(head: Item) -> list[Item]:
+    """Where the parts of its long texts lie."""
+    return [part_key(head["parts_of"]["S"], at) for at in range(int(head["parts"]["N"]))]
