@@ -156,7 +156,8 @@ def _transact(writer: sqlite3.Connection, group: list[Job], *, careful: bool) ->
     cursor = writer.cursor()
     execute = cursor.execute
     execute("BEGIN IMMEDIATE")
-    if not careful:
+    one_by_one = careful or len(group) == 1  # of which there is nothing to put together
+    if not one_by_one:
         try:
             _in_bulk(cursor, group)
         except (*OWN_FAULTS, OverflowError):  # somebody's own: found out by doing each by itself
@@ -170,7 +171,7 @@ def _transact(writer: sqlite3.Connection, group: list[Job], *, careful: bool) ->
             execute("SAVEPOINT one")
         try:
             for call in job.calls:
-                if careful or not (call.adds or call.sums):
+                if one_by_one or not (call.adds or call.sums):
                     execute(call.sql, call.values)
                     if call.must and cursor.rowcount != 1:
                         raise Stale
