@@ -12,10 +12,8 @@ RUN := $(VENV)/bin
 PIP := -m pip --disable-pip-version-check --no-input install -qq
 LOCKED := --require-hashes --only-binary :all: -r
 
-# Where the model goes, found as the program finds it: the environment, then .env, then the default.
-said = $(or $($(1)),$(shell sed -n 's/^ *$(1) *= *//p' .env 2>/dev/null | tail -n 1 | tr -d "\"'"))
-DATA := $(or $(call said,LOQUENT_DATA_DIR),data)
-MODELS := $(or $(call said,LOQUENT_MODELS_DIR),$(DATA)/models)
+# Where the model is, as the program finds it.
+MODELS := $(RUN)/python -c 'from loquent.wiring import load_settings; print(load_settings().weights_dir.absolute())'
 
 help:  ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -28,7 +26,7 @@ test: export PYTHONDONTWRITEBYTECODE =
 test: setup-test  ## Set up what is missing, then run every test and measure coverage (ARGS="-k jobs" runs some)
 	@echo "==> Running the tests"
 	@rm -f .coverage .coverage.*
-	@LOQUENT_MODELS_DIR="$(abspath $(MODELS))" $(RUN)/python -m pytest $(PYTEST) $(if $(ARGS),$(ARGS),$(COVERED))
+	@LOQUENT_MODELS_DIR="$$($(MODELS))" $(RUN)/python -m pytest $(PYTEST) $(if $(ARGS),$(ARGS),$(COVERED))
 	@$(if $(ARGS),true,$(RUN)/coverage report --fail-under=95)
 
 setup-test: model $(VENV)/.dev $(VENV)/.torch .venv-ministack/.ready .tools/rabbitmq/.ready chromium promtool  ## Set up all that the tests need, without running them
@@ -60,10 +58,8 @@ format: $(VENV)/.dev  ## Mend what lint can mend, and lay out the code
 	$(RUN)/ruff check --fix
 	$(RUN)/ruff format
 
-model: $(VENV)/.serve  ## Fetch and verify the embedded model, once
-	@test -f "$(MODELS)/.pulled" || { \
-		echo "==> Fetching the embedded model into $(MODELS) (about 90 MB)" && \
-		$(RUN)/loquent models pull && mkdir -p "$(MODELS)" && touch "$(MODELS)/.pulled"; }
+model: $(VENV)/.serve  ## Fetch and verify the embedded model, where it is not here yet
+	@$(RUN)/loquent models pull --missing
 
 lock: .venv-lock/.ready  ## Resolve the lock files anew (UPGRADE=1 takes the newest versions)
 	$(LOCK) pyproject.toml requirements/serve.in --extra llama --extra documents --extra ocr \

@@ -629,6 +629,23 @@ def test_the_first_row_with_weights_is_pulled(command: Command, source: Path, tm
     assert command("models", "pull", "--all").exit_code == 0
 
 
+def test_what_is_missing_is_pulled_without_a_word_where_nothing_is(
+    command: Command, source: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "data" / "models" / "small.gguf"
+    assert command("models", "pull", "--missing").stdout.startswith("small is at")
+    done = command("models", "pull", "--missing")
+    assert (done.exit_code, done.output) == (0, "")
+    path.unlink()
+    assert command("models", "pull", "--missing").exit_code == 0
+    assert path.read_bytes() == source.read_bytes(), "what was removed comes again"
+
+
+def test_where_no_row_has_weights_none_are_missing(command: Command) -> None:
+    done = command("models", "pull", "--missing")
+    assert (done.exit_code, done.output) == (0, "")
+
+
 def test_weights_from_a_file_say_how_to_use_them(command: Command, source: Path, tmp_path: Path) -> None:
     done = command("models", "pull", source)
     assert (tmp_path / "data" / "models" / "tiny.gguf").read_bytes() == source.read_bytes()

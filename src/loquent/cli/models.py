@@ -193,14 +193,22 @@ def pull(
     verify: Annotated[
         bool, typer.Option("--verify", help="Read again what is here already, to its last byte.")
     ] = False,
+    missing: Annotated[
+        bool, typer.Option("--missing", help="Leave alone what is here, and say nothing where nothing is missing.")
+    ] = False,
 ) -> None:
     """Fetch weights, verify them, and put them where they are looked for; quick where they are there already."""
     from loquent.cli.inside import run
     from loquent.cli.terminal import called
+    from loquent.engines import weights
     from loquent.wiring import load_settings
 
     settings = load_settings()
     chosen = _chosen(settings, wanted or [], every=every, file=file, sha256=sha256)
+    if missing:
+        chosen = [each for each in chosen if not weights.present(each[0], settings.weights_dir)]
+    elif not chosen:
+        raise NotFound("no row has weights to pull; give a source, like hf:organisation/repository/file.gguf")
     for model, is_row in chosen:
         path = run(_pull(model, settings, verify=verify))
         typer.echo(f"{model.name} is at {path} ({path.stat().st_size / 1e6:.1f} MB)")
@@ -222,8 +230,6 @@ def _chosen(
     rows = {row.name: row for row in model_rows(settings, every=True) if row.engine == EMBEDDED}
     if every or not wanted:
         with_source = [row for row in rows.values() if row.source]
-        if not with_source:
-            raise NotFound("no row has weights to pull; give a source, like hf:organisation/repository/file.gguf")
         return [(row, True) for row in (with_source if every else with_source[:1])]
     return [
         (rows[each], True) if each in rows else (_from_source(each, file, sha256, list(rows)), False) for each in wanted
