@@ -13,7 +13,7 @@ PIP := -m pip --disable-pip-version-check --no-input install -qq
 LOCKED := --require-hashes --only-binary :all: -r
 
 # Where the model is, as the program finds it.
-MODELS := $(RUN)/python -c 'from loquent.wiring import load_settings; print(load_settings().weights_dir.absolute())'
+MODELS := $(RUN)/python -c 'from loquent.settings.environment import load_settings; print(load_settings().weights_dir.absolute())'
 
 help:  ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))

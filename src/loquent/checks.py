@@ -11,7 +11,10 @@ from pathlib import Path
 from loquent.domain.errors import Misconfigured
 from loquent.domain.log import Log
 from loquent.settings import Settings, passed_over
-from loquent.wiring import Services, left_out, model_rows, unknown_models, written
+from loquent.settings.environment import written
+from loquent.wiring import Services
+from loquent.wiring.models import unknown_models
+from loquent.wiring.rows import left_out, model_rows
 
 log = Log("loquent.settings")
 SERVE, WORKER = "loquent serve", "loquent worker"

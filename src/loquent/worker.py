@@ -21,8 +21,9 @@ from loquent.checks import WORKER, check, warn
 from loquent.domain.errors import LoquentError, Misconfigured
 from loquent.domain.log import Log
 from loquent.probe import probed
+from loquent.settings.environment import load_settings
 from loquent.web.observe import configure_logs
-from loquent.wiring import Services, build, load_settings
+from loquent.wiring import Services, build
 
 if TYPE_CHECKING:
     from loquent.ports.queue import Queue
@@ -70,7 +71,7 @@ def _in_a_line() -> Iterator[None]:
 
 def _said(error: LoquentError | OSError) -> int:
     """Say on stderr why it ends; the exit code."""
-    print(f"loquent: {error.message if isinstance(error, LoquentError) else error}", file=sys.stderr)
+    print(f"loquent: {error}", file=sys.stderr)
     return 2 if isinstance(error, Misconfigured) else 1
 
 

@@ -14,6 +14,7 @@ HEAVY = {
     *("botocore", "aiobotocore", "boto3", "pymongo", "psycopg", "redis", "celery"),  # clouds, servers, brokers
     *("sqlalchemy", "alembic", "aiohttp", "pypdf", "docx", "lxml", "PIL"),  # one adapter each
     *("rapidocr", "onnxruntime", "cv2"),  # a process of its own
+    *("pwdlib", "argon2"),  # the first password
     *("google", "requests"),  # traces; of OpenTelemetry itself FastAPI brings a part
 }
 

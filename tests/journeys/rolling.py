@@ -19,6 +19,7 @@ from pathlib import Path
 
 import httpx2
 import psutil
+from prometheus_client.parser import text_string_to_metric_families
 
 from daemon import free_ports
 from journeys.processes import end_of, is_up, start
@@ -45,13 +46,17 @@ class Several:
 
     def said(self, word: str) -> list[str]:
         """The lines with that word in them."""
-        return [line for line in self._log.read_text().splitlines() if f'"{word}"' in line]
+        return [line for line in self._lines() if f'"{word}"' in line]
 
     def told(self, *messages: str) -> list[str]:
         """Which of them were logged, in their order."""
-        lines = [json.loads(line) for line in self._log.read_text().splitlines() if line.startswith("{")]
+        lines = [json.loads(line) for line in self._lines() if line.startswith("{")]
         lines.sort(key=lambda line: line["time"])  # each process writes its own when it comes to it
         return [line["event"] for line in lines if line["event"] in messages]
+
+    def _lines(self) -> list[str]:
+        """Those that are whole."""
+        return self._log.read_text().rpartition("\n")[0].splitlines()
 
     async def until_serving(self, count: int) -> None:
         """So many have said that they do."""
@@ -96,6 +101,34 @@ async def asked(address: str, *, callers: int, pause: float = 0.0) -> AsyncItera
         is_over.set()
 
 
+@asynccontextmanager
+async def scraped(address: str) -> AsyncIterator[None]:
+    """Meanwhile no counter of any process goes back, and those that are replaced are told of while they serve on."""
+    last: dict[tuple[str, frozenset[tuple[str, str]]], float] = {}
+    most = 0
+    is_over = asyncio.Event()
+
+    async def scrape() -> None:
+        nonlocal most
+        async with httpx2.AsyncClient(base_url=address, timeout=60, headers={"connection": "close"}) as client:
+            while not is_over.is_set():
+                page = text_string_to_metric_families((await client.get("/metrics")).text)
+                counted = [each for family in page if family.type == "counter" for each in family.samples]
+                for each in counted:
+                    if each.name.endswith("_total"):
+                        series = each.name, frozenset(each.labels.items())
+                        assert each.value >= last.get(series, 0), (each, last[series])
+                        last[series] = each.value
+                most = max(most, len({each.labels["process"] for each in counted}))
+                await asyncio.sleep(0.1)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(scrape())
+        yield
+        is_over.set()
+    assert most > 2
+
+
 async def streamed(client: httpx2.AsyncClient) -> str:
     """All of a stream that takes longer than it takes until its server is told to end."""
     body = {"prompt": "[slow 0.02] [words 150] and so on", "stream": True}
@@ -112,7 +145,8 @@ async def roll(several: Several, *, times: int = 1, callers: int = 4, pause: flo
             for _ in range(times):
                 streams = [asyncio.create_task(streamed(client)) for _ in range(4)]
                 await asyncio.sleep(0.2)
-                await several.replace()
+                async with scraped(several.address):
+                    await several.replace()
                 assert all(["event: done" in await stream for stream in streams])
         for id in ids:
             while (found := (await client.get(f"{OURS}/{id}")).json())["status"] != "completed":

@@ -45,7 +45,7 @@ async def test_told_by_sighup_all_are_replaced_one_after_the_other_if_they_can(
     assert (len(renewed), former & renewed) == (2, set())
     assert several.told("serving", "stopping") == ["serving"] * 2 + ["serving", "stopping"] * 2
     page = httpx2.get(f"{several.address}/metrics").text
-    assert set(re.findall(r'^loquent_running_generations\{process="(\d)"\}', page, re.MULTILINE)) == {"0", "1"}
+    assert set(re.findall(r'^loquent_running_generations\{process="(\w+)"\}', page, re.MULTILINE)) == {"0b", "1b"}
 
     (tmp_path / ".env").write_text("LOQUENT_MODEL=nobody")  # which the next ones cannot use
     several.process.send_signal(signal.SIGHUP)

@@ -31,7 +31,8 @@ from loquent.domain.principals import Principal
 from loquent.domain.summaries import LENGTHS
 from loquent.services.generations import Filters
 from loquent.settings import Settings
-from loquent.wiring import Services, build, load_settings
+from loquent.settings.environment import load_settings
+from loquent.wiring import Services, build
 from storing import keep
 
 ROWS = """
@@ -598,6 +599,17 @@ def test_models_are_added_listed_used_and_removed(command: Command, tmp_path: Pa
     assert command("models", "remove", "org/finch").stdout == "removed org/finch\n"
     assert "org/finch" not in command("models", "list").stdout
     assert command("models", "remove", "parrot").exit_code == 1
+
+
+def test_one_that_was_added_by_a_left_out_models_name_is_asked(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LOQUENT_MODELS")
+    refused = command("generate", "--model", "smollm2", "one two")
+    assert (refused.exit_code, "smollm2 is left out; get it by" in refused.stderr) == (1, True)
+    (tmp_path / "added.toml").write_text('[[model]]\nname = "smollm2"\nengine = "echo"\nid = "echo"')
+    assert command("models", "add", "added.toml").exit_code == 0
+    assert command("generate", "--model", "smollm2", "one two").stdout == "one two\n"
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,8 @@ from collector import collecting
 from loquent.cli import app
 from loquent.domain.errors import Misconfigured
 from loquent.settings import Settings
-from loquent.wiring import build, load_settings
+from loquent.settings.environment import load_settings
+from loquent.wiring import build
 from redis_server import RedisServer, redis_server
 from s3_server import KEYS, S3Server
 from serving import SOURCE

@@ -16,9 +16,12 @@ from loquent.checks import SERVE, check, warn
 from loquent.cli import findings
 from loquent.domain.errors import Misconfigured, NotFound
 from loquent.queues.celery import Celery
+from loquent.settings.environment import load_settings
 from loquent.web.app import create_app
 from loquent.web.edge import Edge
-from loquent.wiring import Services, build, load_settings, model_rows, unknown_models
+from loquent.wiring import Services, build
+from loquent.wiring.models import unknown_models
+from loquent.wiring.rows import model_rows
 from postgres_server import PostgresServer
 from redis_server import RedisServer
 from s3_server import BUCKET, S3Server, with_keys

@@ -26,7 +26,9 @@ from loquent.readers import picture_cleaner
 from loquent.services.generations import Begun, Key
 from loquent.services.images import Images, Question
 from loquent.services.limits import Over
-from loquent.wiring import Services, build_models, model_rows
+from loquent.wiring import Services
+from loquent.wiring.models import build_models
+from loquent.wiring.rows import model_rows
 from samples import pictures
 
 pytestmark = pytest.mark.anyio

@@ -5,8 +5,14 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
+
+from loquent.cli.place import Place
+from loquent.cli.serve import CLOSING, grace
+from loquent.settings import Settings
 
 SCRIPT = """
 import os, threading
@@ -30,6 +36,14 @@ assert os.sched_getscheduler(0) == os.SCHED_OTHER
 def test_threads_of_the_start_are_woken_gently_and_the_loop_is_not() -> None:
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=30, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(("workers", "delay", "waits"), [(1, 0, False), (1, 1, True), (2, 0, False)])
+def test_what_runs_is_waited_for_where_a_stop_is_told_first(workers: int, delay: float, waits: bool) -> None:
+    settings = replace(Settings(), workers=workers, stop_delay=delay, stop_seconds=20)
+    assert (grace(settings, None) > 20) == waits
+    assert waits or grace(settings, None) == CLOSING
+    assert grace(settings, Place(0, 3, Path())) > 20, "whatever is set by now: a parent had it started"
 
 
 LEAVES = """

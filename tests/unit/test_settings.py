@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 
 from loquent import settings
+from loquent.blobs import folder_of
 from loquent.domain.errors import Misconfigured
 from loquent.domain.models import Adapter
 from loquent.settings import Settings
-from loquent.wiring import build, load_settings, model_rows
+from loquent.settings.environment import load_settings
+from loquent.wiring import build
+from loquent.wiring.rows import model_rows
 
 
 def test_nothing_set_is_a_working_default() -> None:
@@ -334,3 +337,14 @@ def test_a_size_may_be_in_bytes_or_larger_units(text: str, size: int) -> None:
 def test_what_is_no_size_stops_the_start(text: str) -> None:
     with pytest.raises(Misconfigured, match="LOQUENT_LLAMA_MEMORY"):
         settings.read({"LOQUENT_LLAMA_MEMORY": text})
+
+
+@pytest.mark.parametrize("name", ["plain", "a#b", "why?", "half%20way"])
+def test_uploads_lie_in_the_data_folder_whatever_it_is_called(tmp_path: Path, name: str) -> None:
+    found = settings.read({"LOQUENT_DATA_DIR": str(tmp_path / name)})
+    assert folder_of(found.blobs_url) == tmp_path / name / "blobs"
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/x", "file:", "file://elsewhere/x", "file:x", "file:////x"])
+def test_a_url_that_names_no_folder_of_this_machine_has_none(url: str) -> None:
+    assert folder_of(url) is None

@@ -13,7 +13,8 @@ from loquent import settings
 from loquent.domain.errors import Unavailable
 from loquent.domain.evolve import evolve
 from loquent.settings import Settings
-from loquent.wiring import build, left_out, model_rows
+from loquent.wiring import build
+from loquent.wiring.rows import left_out, model_rows
 
 pytestmark = pytest.mark.anyio
 WEIGHTS = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -21,7 +22,8 @@ BARE = """
 import os, sys
 sys.modules["xllamacpp"] = None  # as in a plain install
 from loquent.domain.errors import Misconfigured
-from loquent.wiring import build, load_settings
+from loquent.settings.environment import load_settings
+from loquent.wiring import build
 try:
     print(*build(load_settings(dict(os.environ))).models.offers)
 except Misconfigured as refused:
@@ -51,6 +53,9 @@ async def test_without_weights_the_rest_is_served_and_one_line_says_how_to_get_t
             await services.generations.begin(ANN, wanted("word"))
         begun = await services.generations.begin(ANN, evolve(wanted("word"), model="echo"))
         assert (await services.generations.collect(begun)).now()[0].status == "completed"
+        with pytest.raises(Unavailable, match="no model is configured that makes embeddings"):
+            await services.embeddings.embed(ANN, ["word"], surface="api")
+        assert (await services.embeddings.embed(ANN, ["word"], surface="api", model="echo")).vectors
     finally:
         await services.close()
 

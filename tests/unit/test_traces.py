@@ -23,7 +23,8 @@ from loquent.domain.requests import Parameters
 from loquent.ports.store import Remove
 from loquent.ports.tracer import INTERNAL, current
 from loquent.services.generations import Begun
-from loquent.wiring import Services, build, load_settings
+from loquent.settings.environment import load_settings
+from loquent.wiring import Services, build
 
 pytestmark = pytest.mark.anyio
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -224,7 +225,7 @@ running 3.0
 
 
 def test_the_metrics_of_several_processes_are_one_page_that_tells_them_apart() -> None:
-    families = list(text_string_to_metric_families(together({1: PAGE, 0: PAGE, 2: b""}).decode()))
+    families = list(text_string_to_metric_families(together({"1": PAGE, "0": PAGE, "2": b""}).decode()))
     assert [family.name for family in families] == ["asked", "idle", "running"]
     found = [(sample.name, sample.labels, sample.value) for family in families for sample in family.samples]
     assert found == [
@@ -253,6 +254,25 @@ async def test_a_process_that_has_died_is_left_out_of_the_page(tmp_path: Path) -
         assert 'process="1"' not in (await one.page(own)).decode()
     finally:
         await one.leave()
+
+
+async def test_one_that_is_being_replaced_is_on_the_page_until_it_has_ended(tmp_path: Path) -> None:
+    former, new, next_one = Siblings(), Siblings(), Siblings()
+
+    def told(page: bytes) -> list[str]:
+        return re.findall(r'^loquent_running_generations{process="(\w+)"}', page.decode(), re.MULTILINE)
+
+    await former.join(tmp_path, 0, own)
+    try:
+        await new.join(tmp_path, 0, own)
+        assert told(await former.page(own)) == told(await new.page(own)) == ["0", "0b"]
+        await former.leave()
+        assert told(await new.page(own)) == ["0b"]
+        await next_one.join(tmp_path, 0, own)
+        assert told(await new.page(own)) == ["0", "0b"]
+    finally:
+        for each in (former, new, next_one):
+            await each.leave()
 
 
 async def test_a_server_that_starts_what_it_serves_opens_and_closes_the_services(tmp_path: Path) -> None:

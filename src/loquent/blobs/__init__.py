@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from loquent.domain.errors import Invalid
 from loquent.ports.backends import named
@@ -16,6 +17,12 @@ def connect(url: str) -> Blobs:
     """The blob store that the URL names; not yet opened. Raises Misconfigured."""
     made: Blobs = named(url, SCHEMES, "LOQUENT_BLOBS")(url)
     return made
+
+
+def folder_of(url: str) -> Path | None:
+    """The folder that a ``file:`` URL names; None where it names none."""
+    said = re.fullmatch(r"file:(?://(?:localhost)?)?(/(?!/).*)", url)
+    return Path(said[1]) if said else None
 
 
 def checked(key: str) -> str:

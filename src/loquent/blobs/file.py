@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from loquent.blobs import KEY, checked
+from loquent.blobs import KEY, checked, folder_of
 from loquent.domain import failpoints
 from loquent.domain.clock import Moment
 from loquent.domain.errors import Misconfigured, NotFound, OutOfSpace, Unavailable
@@ -35,11 +34,11 @@ class File:
 
     def __init__(self, url: str) -> None:
         """Raises Misconfigured where the URL names no folder."""
-        said = re.fullmatch(r"file:(?://(?:localhost)?)?(/(?!/).*)", url)
-        if said is None:
+        root = folder_of(url)
+        if root is None:
             shown = without_password(url)
             raise Misconfigured(f"LOQUENT_BLOBS holds {shown!r}; it takes a folder, as in file:///srv/loquent/blobs")
-        self._root = Path(said[1])
+        self._root = root
 
     async def open(self) -> None:
         """See the port."""

@@ -23,7 +23,7 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except LoquentError as error:
-            typer.echo(f"loquent: {error.message}", err=True)
+            typer.echo(f"loquent: {error}", err=True)
             raise typer.Exit(2 if isinstance(error, Misconfigured) else 1) from None
         except KeyboardInterrupt:
             raise typer.Exit(130) from None

@@ -44,7 +44,7 @@ def _sections() -> Iterator[tuple[str, list[Finding]]]:
     from loquent.cli.inside import run
     from loquent.cli.parts import parts
     from loquent.cli.terminal import spinner
-    from loquent.wiring import load_settings
+    from loquent.settings.environment import load_settings
 
     yield f"Loquent {__version__}, Python {platform.python_version()}, {platform.system()}", findings.installed()
     try:

@@ -18,7 +18,10 @@ from loquent.domain.errors import LoquentError, Misconfigured, ModelLoading
 from loquent.domain.urls import without_password
 from loquent.services.models import Offer
 from loquent.settings import Settings
-from loquent.wiring import build, build_models, environment, left_out, model_rows, unknown_models
+from loquent.settings.environment import environment
+from loquent.wiring import build
+from loquent.wiring.models import build_models, unknown_models
+from loquent.wiring.rows import left_out, model_rows
 
 OK, DOUBT, BAD = "✓", "!", "✗"
 
@@ -72,8 +75,7 @@ def start(found: Settings) -> list[Finding]:
         refuse(found, SERVE)
         build(found, writes=False).passwords.close()
     except (LoquentError, OSError) as error:
-        why = error.message if isinstance(error, LoquentError) else str(error)
-        said.append(Finding(BAD, f"{SERVE} would not start: {why}"))
+        said.append(Finding(BAD, f"{SERVE} would not start: {error}"))
     try:
         refuse(found, WORKER)
     except Misconfigured as error:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from loquent.domain.errors import Invalid, NotInstalled
+from loquent.domain.errors import Invalid, NotFound, NotInstalled
 
 if TYPE_CHECKING:
     from loquent.domain.generations import Json
+    from loquent.domain.principals import Principal
     from loquent.services.generations import Begun, Wanted
+    from loquent.services.models import Models, Offer
     from loquent.settings import Settings
     from loquent.wiring import Services
 
@@ -59,7 +62,7 @@ def generate(
     from loquent.cli.inside import SURFACE, check_text, run
     from loquent.domain.requests import Parameters
     from loquent.services.generations import Wanted
-    from loquent.wiring import load_settings
+    from loquent.settings.environment import load_settings
 
     text = check_text(_typed(prompt), "the prompt")
     if system is None:
@@ -92,13 +95,13 @@ def _typed(prompt: str) -> str:
 
 async def _generate(settings: Settings, wanted: Wanted, as_user: str | None, *, as_json: bool) -> None:
     from loquent.cli.inside import loaded, opened, principal
-    from loquent.domain.models import CHAT, TEXT
+    from loquent.cli.terminal import say
+    from loquent.wiring.rows import left_out
 
-    _tell_left_out(settings, wanted.model)
-    abilities = (CHAT,) if "messages" in wanted.input else (TEXT, CHAT)
-    async with opened(
-        settings, lambda models, who: models.pick(wanted.model, *abilities, who=who), as_user=as_user
-    ) as services:
+    if wanted.model is None:
+        for line in left_out(settings):
+            say(f"loquent: {line}")
+    async with opened(settings, partial(_pick, settings, wanted), as_user=as_user) as services:
         who = await principal(services, as_user)
         await loaded(*services.models.offers.values())
         begun = await services.generations.begin(who, wanted)
@@ -108,16 +111,18 @@ async def _generate(settings: Settings, wanted: Wanted, as_user: str | None, *, 
             await _print_stream(services, begun)
 
 
-def _tell_left_out(settings: Settings, wanted: str | None) -> None:
-    """A word where another answers than the shipped model; NotInstalled where it is asked for."""
-    from loquent.cli.terminal import say
-    from loquent.wiring import lacking, left_out
+def _pick(settings: Settings, wanted: Wanted, models: Models, who: Principal) -> Offer:
+    """Who is asked. Raises NotInstalled for a shipped model that is left out, where nobody has added one so called."""
+    from loquent.cli.inside import missing
+    from loquent.domain.models import CHAT, TEXT
 
-    if how := lacking(settings).get(wanted or ""):
-        raise NotInstalled(f"the shipped model {wanted} is left out; get it by: {how}")
-    if wanted is None:
-        for line in left_out(settings):
-            say(f"loquent: {line}")
+    abilities = (CHAT,) if "messages" in wanted.input else (TEXT, CHAT)
+    try:
+        return models.pick(wanted.model, *abilities, who=who)
+    except NotFound:
+        if line := missing(settings).get(wanted.model or ""):
+            raise NotInstalled(line) from None
+        raise
 
 
 async def _print_stream(services: Services, begun: Begun) -> None:

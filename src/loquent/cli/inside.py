@@ -17,6 +17,7 @@ from loquent.domain.users import User
 from loquent.services.models import Models, Offer
 from loquent.settings import Settings
 from loquent.wiring import Services, build
+from loquent.wiring.rows import lacking
 
 T = TypeVar("T")
 SURFACE = "cli"
@@ -64,6 +65,11 @@ async def principal(services: Services, username: str | None) -> Principal:
     if found is None:
         raise NotFound(f"there is no user {username!r}; make one with: loquent users add {username}")
     return Principal(found.tenant, found.id, found.username)
+
+
+def missing(settings: Settings) -> dict[str, str]:
+    """Of each shipped model that is left out, a line how to get it."""
+    return {name: f"the shipped model {name} is left out; get it by: {how}" for name, how in lacking(settings).items()}
 
 
 async def loaded(offer: Offer) -> None:

@@ -37,7 +37,7 @@ def list_models(
 ) -> None:
     """Say what callers may name: what each can do, costs, and whether its weights are here."""
     from loquent.cli.inside import run
-    from loquent.wiring import load_settings
+    from loquent.settings.environment import load_settings
 
     settings = load_settings()
     rows = run(_rows(settings))
@@ -50,12 +50,12 @@ def list_models(
 
 async def _rows(settings: Settings) -> list[dict[str, Any]]:
     """Those of the settings, and those that were added; where the store is away, a word about these."""
-    from loquent.cli.inside import opened
+    from loquent.cli.inside import missing, opened
     from loquent.cli.terminal import say
-    from loquent.wiring import build_models, lacking
+    from loquent.wiring.models import build_models
 
-    for name, how in lacking(settings).items():
-        say(f"loquent: the shipped model {name} is left out; get it by: {how}")
+    for line in missing(settings).values():
+        say(f"loquent: {line}")
     try:
         async with opened(settings) as services:
             models, offered = services.models, services.registry.offered()
@@ -158,7 +158,7 @@ def remove(
 
 async def _changed(change: Callable[[Registry], Awaitable[None]]) -> None:
     from loquent.cli.inside import opened
-    from loquent.wiring import load_settings
+    from loquent.settings.environment import load_settings
 
     settings = load_settings()
     if settings.store_url.startswith("memory"):
@@ -201,7 +201,7 @@ def pull(
     from loquent.cli.inside import run
     from loquent.cli.terminal import called
     from loquent.engines import weights
-    from loquent.wiring import load_settings
+    from loquent.settings.environment import load_settings
 
     settings = load_settings()
     chosen = _chosen(settings, wanted or [], every=every, file=file, sha256=sha256)
@@ -225,7 +225,7 @@ def _chosen(
     settings: Settings, wanted: list[str], *, every: bool, file: str | None, sha256: str | None
 ) -> list[tuple[Model, bool]]:
     """What is to be pulled, and whether it is a row already. Raises NotFound and Invalid."""
-    from loquent.wiring import model_rows
+    from loquent.wiring.rows import model_rows
 
     rows = {row.name: row for row in model_rows(settings, every=True) if row.engine == EMBEDDED}
     if every or not wanted:

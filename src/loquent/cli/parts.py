@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
-from pathlib import Path
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 from loquent import blobs, caches, limiters, queues, stores, tracers
 from loquent.cli.findings import ANSWER_SECONDS, BAD, DOUBT, LOAD_SECONDS, OK, Finding
@@ -64,13 +62,14 @@ async def files(settings: Settings) -> list[Finding]:
     """Where uploads are kept: a bucket is asked whether it takes one; a folder that is not there yet is not made."""
     url = settings.blobs_url
     shown = f"uploads: {without_password(url)}"
-    place, is_there = _place(url)
-    if place is not None and not place.is_dir():
+    folder = blobs.folder_of(url)
+    is_there = folder is None or folder.exists()
+    if folder is not None and not (place := nearest(folder)).is_dir():
         return [Finding(BAD, f"{shown}: {place} is no folder", "name another in LOQUENT_BLOBS")]
 
     async def ask(made: Blobs) -> None:
         try:
-            if place is None:
+            if folder is None:
                 await made.open()
             if is_there:
                 await made.ready()
@@ -79,14 +78,6 @@ async def files(settings: Settings) -> list[Finding]:
 
     well = "can be kept" if is_there else "will be made"
     return await _said(shown, partial(blobs.connect, url), ask, well=well, seconds=2 * ANSWER_SECONDS)
-
-
-def _place(url: str) -> tuple[Path | None, bool]:
-    """Of a folder, what there is of it, and whether that is all; None: it is a bucket."""
-    if not url.startswith("file:"):
-        return None, True
-    folder = Path(urlsplit(url).path)
-    return nearest(folder), folder.exists()
 
 
 async def queue(settings: Settings) -> list[Finding]:
@@ -176,8 +167,7 @@ async def _said(
 
 def _away(shown: str, error: LoquentError | OSError, mark: str, seconds: float, do: str = "") -> Finding:
     """What a fault means: a setting that cannot be used is broken whatever it is of."""
-    if isinstance(error, LoquentError):
-        is_wrong = not isinstance(error, Unavailable)
-        return Finding(BAD, f"{shown}: {error.message}") if is_wrong else Finding(mark, f"{shown}: {error.message}", do)
+    if isinstance(error, LoquentError) and not isinstance(error, Unavailable):
+        return Finding(BAD, f"{shown}: {error}")
     why = f"no answer in {seconds:g} seconds" if isinstance(error, TimeoutError) else str(error)
     return Finding(mark, f"{shown}: {why}", do)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 GARBAGE = 10_000  # objects made between two walks of the collector: a request makes hundreds, nearly none in circles
 LAST_WORDS = 2.0  # seconds in which answers that have ended must have been sent
+CLOSING = 3.0  # seconds in which connections without a request are closed
 LAST_COME = 0.5  # seconds in which whoever came before the door was shut has been let in
 RELIEVED = 1.0  # seconds in which callers are told to come to the one that serves in this one's place
 OPEN_FILES = 65_536
@@ -49,8 +50,8 @@ def serve(
     given = {"LOQUENT_HOST": host, "LOQUENT_PORT": port, "LOQUENT_WORKERS": workers}
     environ = {**os.environ, **{name: str(value) for name, value in given.items() if value is not None}}
     from loquent.checks import SERVE, check, refuse
+    from loquent.settings.environment import load_settings
     from loquent.web.observe import configure_logs
-    from loquent.wiring import load_settings
 
     settings = load_settings(environ)
     configure_logs(settings)
@@ -135,6 +136,15 @@ def raise_open_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
+def grace(settings: Settings, place: Place | None) -> float:
+    """Seconds that what runs may take once the server itself is told to stop.
+
+    After a delay, or relieved by another, it is told before what runs has ended; otherwise when all has.
+    """
+    is_told_first = settings.stop_delay or place is not None
+    return CLOSING + (settings.stop_seconds + LAST_WORDS if is_told_first else 0)
+
+
 async def _serve(app: Edge, settings: Settings, listening: socket.socket, place: Place | None) -> None:
     from loquent.web.siblings import siblings
 
@@ -155,7 +165,7 @@ async def _serve(app: Edge, settings: Settings, listening: socket.socket, place:
         listen(listening)  # not before it can answer: until then balancers are refused, and go elsewhere
         shown = f"[{settings.host}]" if ":" in settings.host else settings.host
         url = f"http://{shown}:{listening.getsockname()[1]}/"
-        server, stop = SERVERS[settings.server](app, settings, listening)
+        server, stop = SERVERS[settings.server](app, listening, grace(settings, place))
         serving = asyncio.create_task(server)
         gc.collect()
         gc.freeze()  # what stands now stands for good: the collector need not walk it again and again
@@ -207,7 +217,7 @@ Serving = tuple[Coroutine[Any, Any, None], Callable[[], None]]
 """What serves until it is told, and what tells it: to take no more connections, and end with those that there are."""
 
 
-def _granian(app: Edge, settings: Settings, listening: socket.socket) -> Serving:
+def _granian(app: Edge, listening: socket.socket, _: float) -> Serving:
     from granian._granian import SocketHolder
     from granian.constants import Interfaces
     from granian.http import HTTP1Settings
@@ -233,7 +243,7 @@ def _granian(app: Edge, settings: Settings, listening: socket.socket) -> Serving
     return server.serve(), server.stop
 
 
-def _uvicorn(app: Edge, settings: Settings, listening: socket.socket) -> Serving:
+def _uvicorn(app: Edge, listening: socket.socket, grace: float) -> Serving:
     import uvicorn
 
     class Server(uvicorn.Server):
@@ -252,9 +262,7 @@ def _uvicorn(app: Edge, settings: Settings, listening: socket.socket) -> Serving
         ws="none",
         backlog=BACKLOG,
         timeout_keep_alive=75,
-        # told to stop after a delay, it is told before what runs has ended
-        timeout_graceful_shutdown=3
-        + math.ceil(settings.stop_seconds + LAST_WORDS if settings.stop_delay or settings.workers > 1 else 0),
+        timeout_graceful_shutdown=math.ceil(grace),
     )
     server = Server(config)
 

@@ -38,7 +38,7 @@ def store() -> None:
 def upgrade() -> None:
     """Make the schema, or bring an older one up to date; nothing is lost, and nothing done where it is so already."""
     from loquent import stores
-    from loquent.wiring import load_settings
+    from loquent.settings.environment import load_settings
 
     settings = load_settings()
     _tell(asyncio.run(stores.upgrade(settings.store_url, settings.data_dir)))
@@ -48,7 +48,7 @@ def upgrade() -> None:
 def check() -> None:
     """Say which revision the schema has, and what is wrong; exit code 1 where something is. Changes nothing."""
     from loquent import stores
-    from loquent.wiring import load_settings
+    from loquent.settings.environment import load_settings
 
     settings = load_settings()
     _tell(asyncio.run(stores.check(settings.store_url, settings.data_dir)))
@@ -65,7 +65,7 @@ def sweep(
     LOQUENT_KEEP_GENERATIONS, LOQUENT_KEEP_UPLOADS, LOQUENT_KEEP_LOGS, LOQUENT_SWEEP_SHARE.
     """
     from loquent.cli.inside import opened, run
-    from loquent.wiring import load_settings
+    from loquent.settings.environment import load_settings
 
     settings = load_settings()
     logging.getLogger("loquent.retention").setLevel(logging.INFO)  # what went is told to stderr, too, as a line of log

@@ -63,7 +63,7 @@ def summarize(
     """
     from loquent.cli.inside import run
     from loquent.services.summaries import Wish
-    from loquent.wiring import load_settings
+    from loquent.settings.environment import load_settings
 
     if files.count(STDIN) > 1:
         raise typer.BadParameter("standard input can be read once.", param_hint="FILE")

@@ -35,7 +35,7 @@ def add(
     """Make an account. The password is asked for, twice; it is never an argument, where others could see it."""
     from loquent.cli.inside import opened, run
     from loquent.domain.users import ADMIN, USER, check_credentials
-    from loquent.wiring import load_settings
+    from loquent.settings.environment import load_settings
 
     settings = load_settings()
     if settings.store_url.startswith("memory"):
@@ -57,7 +57,7 @@ def list_users() -> None:
     """The accounts, newest first."""
     from loquent.cli.inside import opened, run
     from loquent.domain.clock import iso
-    from loquent.wiring import load_settings
+    from loquent.settings.environment import load_settings
 
     async def show() -> None:
         async with opened(load_settings()) as services:
@@ -110,7 +110,7 @@ def demote(username: Annotated[str, typer.Argument(help="Who is an administrator
 
 def _change(username: str, change: Callable[[Accounts], Awaitable[User]], done: str) -> None:
     from loquent.cli.inside import opened, run
-    from loquent.wiring import load_settings
+    from loquent.settings.environment import load_settings
 
     async def apply() -> None:
         async with opened(load_settings()) as services:

@@ -10,8 +10,9 @@ from loquent.cli.serve import run, until_told
 def worker() -> None:
     """Run jobs. Several workers may share one store; one that dies is taken over when its lease runs out."""
     from loquent.checks import WORKER, check, warn
+    from loquent.settings.environment import load_settings
     from loquent.web.observe import configure_logs
-    from loquent.wiring import build, load_settings
+    from loquent.wiring import build
     from loquent.worker import work
 
     settings = load_settings()

@@ -59,7 +59,7 @@ class Embeddings:
         return Embedded(begun, vectors)
 
     def _first(self, who: Principal) -> str:
-        able = [row.name for row in self._models.rows(who) if EMBEDDINGS in row.abilities]
-        if not able:
+        first = self._models.first(EMBEDDINGS, who=who)
+        if not first:
             raise Unavailable("no model is configured that makes embeddings; set LOQUENT_MODELS")
-        return able[0]
+        return first

@@ -108,7 +108,7 @@ class Models:
         image: str = "",
         unasked: frozenset[str] = frozenset(),
     ) -> None:
-        """``unasked``: names of those that give no text to a caller who names none."""
+        """``unasked``: names of those that never answer a caller who names none."""
         self._unasked = unasked
         self._wished = (default, summary, image)
         self.text = text
@@ -121,11 +121,11 @@ class Models:
     def _take(self, offers: Sequence[Offer]) -> None:
         default, summary, image = self._wished
         self.offers: Mapping[str, Offer] = linked(offers)
-        self.default = default or self._first(CHAT)
-        self.image = image or self._first(VISION)
-        self.summary = summary or self._first(SUMMARY) or self.default
+        self.default = default or self.first(CHAT)
+        self.image = image or self.first(VISION)
+        self.summary = summary or self.first(SUMMARY) or self.default
 
-    def _first(self, *abilities: str, who: Principal | None = None) -> str:
+    def first(self, *abilities: str, who: Principal | None = None) -> str:
         """The first model that this caller may use and that has one of the abilities; empty where there is none."""
         able = (row.name for row in self.rows(who) if not row.abilities.isdisjoint(abilities))
         return next((name for name in able if name not in self._unasked), "")
@@ -150,7 +150,7 @@ class Models:
         """
         if who is None or name not in self.offers or may_use(who, self.offers[name].model):
             return name
-        if not (first := self._first(*abilities, who=who)):
+        if not (first := self.first(*abilities, who=who)):
             raise NotFound(f"there is no model that you may use for {' or '.join(abilities)}")
         return first
 
@@ -181,7 +181,7 @@ class Models:
         Raises NotFound where there is none.
         """
         able = {row.name for row in self.rows(who) if TEXT in row.abilities}
-        chosen = next((name for name in (self.text, self.default) if name in able), "") or self._first(TEXT, who=who)
+        chosen = next((name for name in (self.text, self.default) if name in able), "") or self.first(TEXT, who=who)
         if not chosen:
             raise NotFound("no model is configured that goes on from a prompt")
         return self.offers[chosen]

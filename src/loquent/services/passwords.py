@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
-
-from pwdlib import PasswordHash
-from pwdlib.hashers.argon2 import Argon2Hasher
+from functools import cache
+from typing import TYPE_CHECKING, TypeVar
 
 from loquent.domain.errors import Unavailable
+
+if TYPE_CHECKING:
+    from pwdlib import PasswordHash
 
 T = TypeVar("T")
 MEMORY_KIB, PASSES, LANES = 19 * 1024, 2, 1  # OWASP's first choice: about 40 ms
@@ -21,20 +22,19 @@ class Passwords:
     """Hashes and compares. More than MOST_WAITING at once are refused with Unavailable."""
 
     def __init__(self, *, threads: int) -> None:
-        self._hash = PasswordHash((Argon2Hasher(time_cost=PASSES, memory_cost=MEMORY_KIB, parallelism=LANES),))
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="password")
         self._waiting = 0
         self._nobody = ""
 
     async def hash(self, password: str) -> str:
         """The hash to keep."""
-        return await self._run(lambda: self._hash.hash(password))
+        return await self._run(lambda: _hasher().hash(password))
 
     async def matches(self, password: str, kept: str | None) -> bool:
         """Whether it is the one; without a hash it takes as long and says no, so that names cannot be guessed."""
         if kept is None and not self._nobody:
             self._nobody = await self.hash("nobody's password")
-        same = await self._run(lambda: self._hash.verify(password, kept or self._nobody))
+        same = await self._run(lambda: _hasher().verify(password, kept or self._nobody))
         return same and kept is not None
 
     def close(self) -> None:
@@ -49,3 +49,12 @@ class Passwords:
             return await asyncio.get_running_loop().run_in_executor(self._pool, work)
         finally:
             self._waiting -= 1
+
+
+@cache
+def _hasher() -> PasswordHash:
+    """Made in the pool with the first password that comes: the library is slow to import, and many see none."""
+    from pwdlib import PasswordHash
+    from pwdlib.hashers.argon2 import Argon2Hasher
+
+    return PasswordHash((Argon2Hasher(time_cost=PASSES, memory_cost=MEMORY_KIB, parallelism=LANES),))

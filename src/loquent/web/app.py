@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 from loquent import __version__
 from loquent.checks import check, warn
 from loquent.domain.errors import LoquentError
+from loquent.settings.environment import load_settings
 from loquent.web.api import (
     documents,
     embeddings,
@@ -35,7 +36,7 @@ from loquent.web.errors import Dress, detail, ours, problem
 from loquent.web.observe import configure_logs
 from loquent.web.pages import assets, docs, home
 from loquent.web.traces import TracedEdge
-from loquent.wiring import Services, build, load_settings
+from loquent.wiring import Services, build
 
 DIRECT: tuple[Direct, ...] = (
     *(generations.CREATE, openai.CHAT, openai.COMPLETION, responses.CREATE),
