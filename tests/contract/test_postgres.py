@@ -11,6 +11,9 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from alembic import command
+from sqlalchemy import create_engine
+from sqlalchemy.pool import NullPool
 
 from loquent.domain.clock import Moment
 from loquent.domain.errors import Misconfigured, Stale, Taken, Unavailable
@@ -20,7 +23,7 @@ from loquent.domain.usage import UsageDay
 from loquent.domain.users import User
 from loquent.ports.store import Add, Bump, Replace
 from loquent.stores import Keeper, connect
-from loquent.stores.migrations import HEAD
+from loquent.stores.migrations import HEAD, configured
 from postgres_server import PostgresServer, postgres_server
 
 from .test_store import content, generation, only, usage, user
@@ -122,6 +125,29 @@ async def test_ten_processes_that_start_at_once_migrate_once(postgres: PostgresS
     assert (await stores[0].check()).current == HEAD
     with psycopg.connect(url) as looked:
         assert looked.execute("SELECT count(*) FROM alembic_version").fetchone() == (1,)
+
+
+async def test_who_writes_does_not_wait_for_a_migration_that_waits_for_who_reads(
+    postgres: PostgresServer, tmp_path: Path
+) -> None:
+    url = postgres.database()
+    engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:"), poolclass=NullPool)
+    with engine.begin() as begun:
+        command.upgrade(configured(begun), "0004")
+    waits = "SELECT count(*) FROM pg_locks WHERE relation = 'generations'::regclass AND NOT granted"
+    with psycopg.connect(url) as dump, psycopg.connect(url, autocommit=True) as writer:
+        dump.execute("SELECT count(*) FROM generations")  # and holds the table until it is done with all of them
+        store = connect(url, data_dir=tmp_path)
+        upgrading = asyncio.create_task(store.upgrade())
+        async with asyncio.timeout(20):
+            while writer.execute(waits).fetchone() != (1,):
+                await asyncio.sleep(0.02)
+        writer.execute("SET lock_timeout = '20s'")
+        await asyncio.to_thread(writer.execute, "UPDATE generations SET version = version")
+        assert not upgrading.done()
+        dump.rollback()
+        await upgrading
+    assert (await store.check()).current == HEAD
 
 
 async def test_a_schema_newer_than_the_program_is_refused(postgres: PostgresServer, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import os
 import re
 import select
 import socket
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
@@ -23,7 +24,7 @@ import msgspec
 import psycopg
 from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict
-from sqlalchemy import Dialect, create_engine
+from sqlalchemy import Connection, Dialect, create_engine
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
@@ -59,6 +60,8 @@ PREPARED = 512  # statements that a connection keeps prepared
 TRIES = 3  # of a transaction that met another one
 MIGRATION_LOCK = 0x6C6F7175656E74  # "loquent": who migrates holds it
 MIGRATION = "120s"  # that a process waits while another migrates, and that one step may take
+STEP = "1s"  # that a migration waits for a table at a time: whoever else wants it meanwhile waits behind it
+STEP_TRIES, STEP_PAUSE = 40, 2.0  # how often it waits, and the seconds between, in which the others have their turn
 PASSING = (errors.DeadlockDetected, errors.SerializationFailure)
 LASTING = (errors.InvalidPassword, errors.InvalidAuthorizationSpecification, errors.InvalidCatalogName)
 
@@ -372,9 +375,22 @@ class Postgres(Sql):
         try:
             with engine.begin() as begun:
                 begun.exec_driver_sql(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")
-                migrations.upgrade(begun, str(self._name))
+                begun.exec_driver_sql(f"SET LOCAL lock_timeout = '{STEP}'")
+                self._step(begun)
         except DBAPIError as error:
             raise error.orig or error from None
+
+    def _step(self, begun: Connection) -> None:
+        """Migrate, again and again where somebody reads a table for long: a dump would have everybody wait for it."""
+        for left in reversed(range(STEP_TRIES)):
+            try:
+                with begun.begin_nested():
+                    migrations.upgrade(begun, str(self._name))
+                return
+            except DBAPIError as error:
+                if not left or not isinstance(error.orig, errors.LockNotAvailable):
+                    raise
+                time.sleep(STEP_PAUSE)
 
     def _check(self) -> Checked:
         with self._told(), connection(self._url) as opened:
