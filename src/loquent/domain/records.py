@@ -78,6 +78,7 @@ SPECS = (
         scope="owner",
         orders={
             "newest": Order(OWN, "id", desc=True),
+            "kind": Order((*OWN, "kind"), "id", desc=True),
             "kind_status": Order((*OWN, "kind", "status"), "id", desc=True),
             "model": Order((*OWN, "model"), "id", desc=True),
             "turns": Order((*OWN, "session"), "turn"),

@@ -17,7 +17,6 @@ from loquent.domain.sessions import Session, closed
 from loquent.ports.store import MOST_CHANGES, Change, Position, Remove, Replace, Store
 from loquent.services.answers import Answers
 from loquent.services.history import SLACK, batches, characters
-from loquent.services.lists import page_of, parts_of
 
 STEP = 100  # records in one query
 EACH = 3  # changes at most that the erasure of one generation takes: itself, its texts, its feedback
@@ -93,11 +92,10 @@ async def turns_of(store: Store, session: Session) -> AsyncIterator[list[Generat
     own = {"tenant": session.tenant, "owner": session.owner}
     first = ids.floor("gen", later(session.created_at, -SLACK))
     last = await store.page(Generation, "turns", {**own, "session": session.id}, limit=1, back=True)
-    chats = [(order, {**own, **at}) for order, at in parts_of(kind="chat")]
     start = max([ids.floor("gen", later(session.last_active_at, SLACK)), *(f"{each.id}~" for each in last.items)])
     while True:
         after = Position(start, start)
-        page = await page_of(store, chats, limit=STEP, after=after)
+        page = await store.page(Generation, "kind", {**own, "kind": "chat"}, limit=STEP, after=after)
         if some := [each for each in page.items if each.session == session.id]:
             yield some
         if not page.more or page.items[-1].id < first:
