@@ -569,7 +569,7 @@ def test_the_table_of_models_is_whole_in_a_pipe(command: Command, source: Path) 
     names = ["name", "source", "engine", "abilities", "context", "price", "weights", "users", "fallback", "default.for"]
     assert re.fullmatch(rf" *{' +'.join(names)} *", shown[1])
     small = next(line for line in shown if "small" in line)
-    assert re.fullmatch(r" *small +settings +llama +chat, text +8,192 +none +not here +all +none *", small)
+    assert re.fullmatch(r" *small +settings +llama +chat, text +4,096 +none +not here +all +none *", small)
 
 
 ADDED = """

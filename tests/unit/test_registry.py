@@ -408,7 +408,7 @@ async def test_whose_default_is_not_for_him_gets_the_first_that_is(tmp_path: Pat
 
     for_ann = ('users = ["ann"]', 'abilities = ["chat", "text", "summary", "vision"]')
     rows = row("hers", *for_ann) + row("seer", 'abilities = ["vision"]') + row("all")
-    async with opened(tmp_path, **own_rows(tmp_path, rows)) as services:
+    async with opened(tmp_path, LOQUENT_SUMMARY_MODEL="hers", **own_rows(tmp_path, rows)) as services:
         models = services.models
         assert (models.default, models.summary, models.image) == ("hers", "hers", "hers")
         for who, name in ((ANN, "hers"), (BOB, "all")):
@@ -416,7 +416,7 @@ async def test_whose_default_is_not_for_him_gets_the_first_that_is(tmp_path: Pat
             assert models.pick_for_summary(None, who).model.name == name
             assert models.text_offer(who).model.name == name
         assert models.pick_for_image(None, BOB).model.name == "seer"
-    async with opened(tmp_path, **own_rows(tmp_path, row("hers", *for_ann))) as services:
+    async with opened(tmp_path, LOQUENT_SUMMARY_MODEL="hers", **own_rows(tmp_path, row("hers", *for_ann))) as services:
         for pick in (services.models.pick_for_summary, services.models.pick_for_image, services.models.text_offer):
             with pytest.raises(NotFound, match="model"):
                 pick(*([None] if pick != services.models.text_offer else []), who=BOB)  # type: ignore[operator]

@@ -549,7 +549,8 @@ concurrency = 1
 async def test_who_leaves_a_summary_leaves_the_slot_of_its_engine_in_the_same_moment(tmp_path: Path) -> None:
     rows = tmp_path / "rows.toml"
     rows.write_text(SUMMARISER)
-    async with opened(tmp_path, works=False, LOQUENT_MODELS=str(rows)) as services:
+    own = {"LOQUENT_MODELS": str(rows), "LOQUENT_SUMMARY_MODEL": "short"}
+    async with opened(tmp_path, works=False, **own) as services:
         gate = services.models.offers["short"].gate
         text = "[slow 0.001] [words 500] word"
         wish = wanted(text, kind="summary", input={"text": text}, streamed=True)

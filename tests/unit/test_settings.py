@@ -259,7 +259,7 @@ OTHER = GOOD.replace('"a"', '"b"')
 
 
 def test_a_row_is_read_with_all_that_it_says(tmp_path: Path) -> None:
-    [row] = rows_of(
+    row, _ = rows_of(
         tmp_path,
         GOOD + 'abilities = ["chat"]\ncontext = 5\nprice = {input = 0.15, output = 2}\ntimeout = 7\n'
         "defaults = {temperature = 0.2, stop = ['x']}\n"
@@ -269,6 +269,26 @@ def test_a_row_is_read_with_all_that_it_says(tmp_path: Path) -> None:
     assert (row.name, row.abilities, row.context, row.timeouts.total) == ("a", {"chat"}, 5, 7)
     assert (row.price.input, row.price.output) == (150_000, 2_000_000)
     assert (row.defaults.temperature, row.defaults.stop) == (0.2, ("x",))
+
+
+def test_whoever_names_rows_still_has_summaries_that_invent_nothing_until_he_names_a_model_for_them(
+    tmp_path: Path,
+) -> None:
+    assert [row.name for row in rows_of(tmp_path, GOOD)] == ["a", "extractive"]
+    own = GOOD + '[[model]]\nname = "extractive"\nengine = "echo"\nid = "e"\n'
+    assert [(row.name, row.engine) for row in rows_of(tmp_path, own)] == [("a", "echo"), ("extractive", "echo")]
+    named = settings.read({"LOQUENT_MODELS": str(tmp_path / "rows.toml"), "LOQUENT_SUMMARY_MODEL": "a"})
+    (tmp_path / "rows.toml").write_text(GOOD)
+    assert [row.name for row in model_rows(named)] == ["a"]
+
+
+def test_a_key_that_a_row_has_makes_no_other_row(tmp_path: Path) -> None:
+    file = tmp_path / "rows.toml"
+    environ = {"LOQUENT_MODELS": str(file), "OPENAI_API_KEY": "sk-x", "OPENAI_MODEL": "gpt-x"}
+    file.write_text(GOOD)
+    assert [row.name for row in model_rows(settings.read(environ))] == ["gpt-x", "a", "extractive"]
+    file.write_text(GOOD.replace('"echo"', '"openai"') + 'url = "https://x/v1"\nkey_env = "OPENAI_API_KEY"\n')
+    assert [row.name for row in model_rows(settings.read(environ))] == ["a", "extractive"]
 
 
 @pytest.mark.parametrize(

@@ -198,7 +198,7 @@ async def test_a_part_that_fails_makes_the_whole_degraded(tmp_path: Path) -> Non
             {
                 **DETAILED,
                 "status": "degraded",
-                "checks": {**dict.fromkeys(PARTS, "ok"), "model:away": str},
+                "checks": {**dict.fromkeys(PARTS, "ok"), "model:away": str, "model:extractive": "ok"},
             },
         )
         for slash in (False, True):

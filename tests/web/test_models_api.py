@@ -230,7 +230,7 @@ def settings_of(folder: Path, *, with_another: bool) -> dict[str, str]:
     rows = ROWS.format(abilities=", ".join(json.dumps(each) for each in sorted(ABILITIES - {"boolean"})))
     other = rows.replace("hers", "everybodys").replace('users = ["ann"]\n', "") if with_another else ""
     (folder / "own.toml").write_text(other + rows)
-    return {"LOQUENT_MODELS": str(folder / "own.toml")}
+    return {"LOQUENT_MODELS": str(folder / "own.toml"), "LOQUENT_SUMMARY_MODEL": "everybodys" if other else "hers"}
 
 
 async def test_a_model_that_is_only_for_ann_is_not_found_by_bob_and_nothing_is_kept(tmp_path: Path) -> None:

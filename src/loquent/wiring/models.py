@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from loquent import engines
 from loquent.domain.errors import Misconfigured, NotFound
@@ -33,7 +34,12 @@ def connector(found: Settings, rows: Sequence[Model], is_used: Callable[[str], b
         keys=keys(found, rows),
         tells=lambda row: _is_named(engines.host_of(row), found.traces_to),
     )
-    return lambda row: Offer(row, engines.connect(row, options), gate=_gate(row, found))
+
+    def connect(row: Model) -> Offer:
+        row = _fitting(row, found)
+        return Offer(row, engines.connect(row, options), gate=_gate(row, found))
+
+    return connect
 
 
 def offered(found: Settings, rows: list[Model], connect: Callable[[Model], Offer]) -> Models:
@@ -41,12 +47,10 @@ def offered(found: Settings, rows: list[Model], connect: Callable[[Model], Offer
     offers = [connect(row) for row in rows]
     text = _called(rows, found.text_model) or _called(rows, found.llm_id)
     image = _image_model(found, rows)
-    is_left_out = found.summary_model == "extractive" and all(row.name != "extractive" for row in rows)
-    summary = "" if is_left_out else found.summary_model  # its own default: a file of rows may do without it
     # who left out a shipped model is not answered by the fake that is shipped beside it
     unasked = frozenset(row.name for row in rows if row.engine == "echo") if found.models is None else frozenset()
-    models = Models(offers, default=found.model, summary=summary, text=text, image=image, unasked=unasked)
-    for name, env in ((found.model, "LOQUENT_MODEL"), (summary, "LOQUENT_SUMMARY_MODEL")):
+    models = Models(offers, default=found.model, summary=found.summary_model, text=text, image=image, unasked=unasked)
+    for name, env in ((found.model, "LOQUENT_MODEL"), (found.summary_model, "LOQUENT_SUMMARY_MODEL")):
         if name and name not in models.offers:
             raise Misconfigured(f"{env} holds {name!r}; it takes one of: {', '.join(models.offers)}")
     return models
@@ -86,6 +90,13 @@ def _image_model(found: Settings, rows: list[Model]) -> str:
 def _called(rows: list[Model], wanted: str) -> str:
     """The name of the row that goes by that name or id; empty where there is none."""
     return next((row.name for row in rows if wanted and wanted in (row.name, row.id)), "")
+
+
+def _fitting(row: Model, found: Settings) -> Model:
+    """The row, with no more context than an embedded model is given here: what is asked of it is cut to that."""
+    if row.engine != "llama" or row.context is None or row.context <= found.llama_context:
+        return row
+    return replace(row, context=found.llama_context)
 
 
 def _gate(row: Model, found: Settings) -> Gate | None:

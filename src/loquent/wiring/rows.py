@@ -8,19 +8,25 @@ from typing import Any
 
 from loquent import engines
 from loquent.domain.errors import Misconfigured
-from loquent.domain.models import BOOLEAN, CHAT, JSON_SCHEMA, TEXT, VISION, Model, Timeouts, from_rows
+from loquent.domain.models import BOOLEAN, CHAT, JSON_SCHEMA, SUMMARY, TEXT, VISION, Model, Timeouts, from_rows
 from loquent.domain.requests import Parameters
 from loquent.settings import Settings
 
 PREDICTOR = "image-predictor"
 """What the model of IMAGE_MODEL_URL is called."""
 
+EXTRACTIVE = "extractive"
+"""What summarises until a model is named for it, beside whatever rows there are: no model invents what it says."""
+
+OPENAI = "OPENAI_API_KEY"
+"""The variable that makes a row by itself, where no row has its key."""
+
 ML, ML_SECONDS = "ml", 50.0
 """What the model of ML_URL is called, and the seconds that it has: the documents family's own."""
 
 
 def model_rows(found: Settings, *, every: bool = False) -> list[Model]:
-    """The rows of the operator's file, or the shipped ones; and one that an OPENAI_API_KEY makes by itself.
+    """The rows of the operator's file, or the shipped ones; and those that variables make by themselves.
 
     ``every``: also shipped ones for which something is not here.
     """
@@ -35,9 +41,11 @@ def model_rows(found: Settings, *, every: bool = False) -> list[Model]:
     models = from_rows(rows, where)
     if found.models is None and not every:
         models = [model for model in models if not _lacks(found, model)]
+    if found.summary_model == EXTRACTIVE and all(model.name != EXTRACTIVE for model in models):
+        models.append(Model(EXTRACTIVE, EXTRACTIVE, EXTRACTIVE, frozenset((SUMMARY,))))
     if found.image_model_url and all(model.name != PREDICTOR for model in models):
         models.append(_predictor_row(found))
-    if found.openai_api_key and all(model.name != found.openai_model for model in models):
+    if found.openai_api_key and all(found.openai_model != model.name and model.key_env != OPENAI for model in models):
         models.insert(0, _openai_row(found))
     if found.ml_url and all(model.name != ML for model in models):
         models.append(_ml_row(found))
@@ -78,7 +86,7 @@ def _openai_row(found: Settings) -> Model:
         abilities=frozenset((CHAT, TEXT, JSON_SCHEMA)),
         defaults=Parameters(max_tokens=found.openai_max_tokens or None, temperature=found.openai_temperature),
         url=found.openai_base_url,
-        key_env="OPENAI_API_KEY",
+        key_env=OPENAI,
     )
 
 
