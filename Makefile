@@ -82,13 +82,13 @@ $(VENV)/bin/python:
 	@rm -rf $(VENV) && "$(PYTHON)" -m venv $(VENV)
 
 $(VENV)/.serve: $(VENV)/bin/python requirements/serve.lock pyproject.toml
-	@echo "==> Installing Loquent and its locked dependencies (about half a minute)"
+	@echo "==> Installing Loquent and its locked dependencies (about a minute)"
 	@$(RUN)/python $(PIP) $(LOCKED) requirements/serve.lock
 	@$(RUN)/python $(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.serve requirements/dev.lock
-	@echo "==> Installing the locked tools for tests and checks (about half a minute)"
+	@echo "==> Installing the locked tools for tests and checks (about a minute)"
 	@$(RUN)/python $(PIP) --no-deps $(LOCKED) requirements/dev.lock
 	@touch $@
 

@@ -6,10 +6,12 @@ import os
 import re
 import shutil
 import subprocess
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+from loquent.settings import Settings
 from serving import served
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,6 +51,13 @@ def test_every_command_of_the_tour_does_what_the_readme_says(tmp_path: Path) -> 
     shown = done.stdout.split(MARK)[1:]
     for (commands, expected), output in zip(steps, shown, strict=True):
         assert expected in output, f"{commands}\ngave\n{output[-2000:]}"
+
+
+def test_the_limits_that_the_readme_names_are_the_defaults() -> None:
+    told = dict(re.findall(r"`(LOQUENT_LIMIT_[A-Z]+)` \((.+?)\)", (ROOT / "README.md").read_text("utf-8")))
+    shown = {each.metadata["env"]: each.metadata["shown_default"] for each in fields(Settings)}
+    assert len(told) == 4
+    assert told == {name: shown[name] for name in told}
 
 
 def test_a_command_that_fails_is_seen() -> None:

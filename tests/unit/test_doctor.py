@@ -18,7 +18,9 @@ from typer.testing import CliRunner
 from built import ROWS
 from collector import collecting
 from loquent.cli import app
+from loquent.cli.findings import DOUBT, Finding, installed
 from loquent.domain.errors import Misconfigured
+from loquent.ports.extras import install
 from loquent.settings import Settings
 from loquent.settings.environment import load_settings
 from loquent.wiring import build
@@ -90,6 +92,15 @@ def test_each_part_that_is_there_says_so(house: dict[str, str], redis: RedisServ
     assert line(lines["✓"], "uploads: s3://").endswith(": can be kept")
     assert line(lines["✓"], "traces: ") == f"traces: {collector.url}: answers"
     assert "nothing keeps it from starting" in lines["✓"]
+
+
+@pytest.mark.parametrize(("package", "told"), [("pypdf", ".pdf files"), ("PIL", "pictures")])
+def test_what_reads_uploads_and_is_not_installed_is_told_with_the_command(
+    monkeypatch: pytest.MonkeyPatch, package: str, told: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)  # as where it is not installed
+    extra = {"pypdf": "documents", "PIL": "images"}[package]
+    assert installed() == [Finding(DOUBT, f"{told} cannot be read", install(extra))]
 
 
 def test_each_part_that_is_away_says_so_with_its_reason_and_what_goes_on_without(

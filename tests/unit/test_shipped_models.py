@@ -12,6 +12,7 @@ from built import ANN, wanted
 from loquent import settings
 from loquent.domain.errors import Unavailable
 from loquent.domain.evolve import evolve
+from loquent.ports.extras import install
 from loquent.settings import Settings
 from loquent.wiring import build
 from loquent.wiring.rows import left_out, model_rows
@@ -99,8 +100,8 @@ def test_what_the_plain_install_lacks_is_told_with_the_extras(tmp_path: Path, mo
     for package in ("xllamacpp", "rapidocr"):
         monkeypatch.setitem(sys.modules, package, None)
     [line] = left_out(shipped(tmp_path))
-    assert 'smollm2 (get it by: pip install "loquent[llama]" and loquent models pull smollm2)' in line
-    assert 'ocr (get it by: pip install "loquent[ocr]")' in line
+    assert f"smollm2 (get it by: {install('llama')} and loquent models pull smollm2)" in line
+    assert f"ocr (get it by: {install('ocr')})" in line
 
 
 @pytest.mark.parametrize(

@@ -174,7 +174,7 @@ async def test_without_the_library_only_an_express_wish_is_an_error(
 ) -> None:
     monkeypatch.delitem(sys.modules, "loquent.tracers.otel", raising=False)
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.resources", None)  # as if it was not installed
-    with pytest.raises(Misconfigured, match=r"LOQUENT_TRACES is on; .* pip install \"loquent\[otel\]\""):
+    with pytest.raises(Misconfigured, match=r"LOQUENT_TRACES is on; .*pip install \"loquent\[otel\]\""):
         tracers.connect("on", "")
     assert tracers.connect("auto", "http://127.0.0.1:4318") is None
     assert "loquent[otel]" in caplog.text

@@ -16,6 +16,7 @@ from loquent.checks import SERVE, WORKER, doubts, refuse
 from loquent.cli.listening import bound
 from loquent.domain.errors import LoquentError, Misconfigured, ModelLoading
 from loquent.domain.urls import without_password
+from loquent.ports.extras import install
 from loquent.services.models import Offer
 from loquent.settings import Settings
 from loquent.settings.environment import environment
@@ -29,7 +30,8 @@ LOAD_SECONDS = 60.0  # that a model may take to load
 ANSWER_SECONDS = 5.0  # that anything else may take to answer
 LITTLE_SPACE = 1_000_000_000  # bytes
 CLOCK_SECONDS = 60  # by which the newest record may lie ahead
-READERS = {"pypdf": ".pdf"}
+NEEDED = {"pypdf": (".pdf files", "documents"), "PIL": ("pictures", "images")}
+"""What reads uploads, what it reads, and the extra that brings it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +45,10 @@ class Finding:
 
 def installed() -> list[Finding]:
     """The parts that an extra brings and no model needs; an engine's own is told with its model."""
-    missing = [ending for module, ending in READERS.items() if find_spec(module) is None]
-    if not missing:
+    lacks = [said for module, said in NEEDED.items() if find_spec(module) is None]
+    if not lacks:
         return [Finding(OK, "files of every kind can be read")]
-    what = f"{' and '.join(missing)} files cannot be read"
-    return [Finding(DOUBT, what, "pip install 'loquent[documents]'")]
+    return [Finding(DOUBT, f"{what} cannot be read", install(extra)) for what, extra in lacks]
 
 
 def configured(found: Settings) -> list[Finding]:

@@ -12,6 +12,7 @@ from loquent.cli.findings import ANSWER_SECONDS, BAD, DOUBT, LOAD_SECONDS, OK, F
 from loquent.domain.errors import LoquentError, Unavailable
 from loquent.domain.urls import without_password
 from loquent.ports.blobs import Blobs
+from loquent.ports.extras import install
 from loquent.ports.store import Store
 from loquent.ports.tracer import Tracer
 from loquent.services.room import nearest
@@ -120,7 +121,7 @@ async def traces(settings: Settings) -> list[Finding]:
         return [_away(shown, error, BAD, ANSWER_SECONDS)]
     if tracer is None and settings.traces == "auto" and settings.traces_endpoint:
         why = f"{shown}: nothing is sent there, by the OTEL_ variables or for want of a library"
-        return [Finding(DOUBT, why, "pip install 'loquent[otel]'")]
+        return [Finding(DOUBT, why, install("otel"))]
     if tracer is None:
         return [Finding(OK, "no traces are sent")]
 

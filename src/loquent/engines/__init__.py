@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from loquent.domain.errors import Misconfigured
 from loquent.domain.models import Model
 from loquent.ports.engine import Engine
+from loquent.ports.extras import install
 
 ENGINES: Mapping[str, str] = {
     "llama": "loquent.engines.llama:Llama",
@@ -91,7 +92,7 @@ def lacks(model: Model, models_dir: Path) -> list[str]:
     """The commands that bring what this row needs and what is not on this machine."""
     commands = []
     if not is_installed(model.engine):
-        commands.append(f'pip install "loquent[{EXTRAS[model.engine]}]"')
+        commands.append(install(EXTRAS[model.engine]))
     if model.engine == "llama" and not (models_dir / model.id).is_file():
         commands.append(f"loquent models pull {model.name}")
     return commands
@@ -111,7 +112,7 @@ def connect(model: Model, options: Options) -> Engine:
             raise  # a broken install, not a missing extra
         raise Misconfigured(
             f"model {model.name}: engine {model.engine} needs {missing.name or 'a package'}, which is not installed: "
-            f'pip install "loquent[{EXTRAS[model.engine]}]"',
+            + install(EXTRAS[model.engine]),
             field="engine",
         ) from missing
     return engine

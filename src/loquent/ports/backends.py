@@ -8,6 +8,7 @@ from typing import Any
 
 from loquent.domain.errors import Misconfigured
 from loquent.domain.urls import without_password
+from loquent.ports.extras import install
 
 
 def named(url: str, schemes: Mapping[str, str], setting: str, *, extra: str = "") -> Any:
@@ -25,6 +26,5 @@ def named(url: str, schemes: Mapping[str, str], setting: str, *, extra: str = ""
         return getattr(import_module(module), name)
     except ModuleNotFoundError as error:
         raise Misconfigured(
-            f"{setting} holds {without_password(url)!r}, which needs {error.name}:"
-            f" pip install 'loquent[{extra or scheme}]'"
+            f"{setting} holds {without_password(url)!r}, which needs {error.name}: {install(extra or scheme)}"
         ) from error

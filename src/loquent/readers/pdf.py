@@ -15,7 +15,10 @@ def text_of(file: BinaryIO, max_characters: int) -> tuple[str, int]:
         import pypdf
         from pypdf.errors import DependencyError, FileNotDecryptedError, LimitReachedError
     except ImportError as missing:
-        raise Unsupported('PDF files need a package more: pip install "loquent[documents]"', field="file") from missing
+        raise Unsupported(
+            "PDF files cannot be read here: loquent[documents] is not installed; `loquent doctor` says how",
+            field="file",
+        ) from missing
 
     logging.disable()  # its warnings would quote the file
     try:

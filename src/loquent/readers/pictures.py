@@ -26,7 +26,9 @@ class PictureCleaner:
     async def clean(self, path: Path, name: str) -> CleanPicture:
         """The picture in the file at ``path``; of ``name`` only the ending is used."""
         if find_spec("PIL") is None:
-            raise Unavailable('pictures need Pillow, which is not installed: pip install "loquent[images]"')
+            raise Unavailable(
+                "pictures cannot be read here: loquent[images] is not installed; `loquent doctor` says how"
+            )
         asked = {"ending": ending(name), "max_pixels": self._max_pixels}
         told, data = await self._child.ask(path, asked, 2 * self._max_bytes)
         return CleanPicture(told["kind"], told["width"], told["height"], data)

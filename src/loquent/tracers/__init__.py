@@ -6,6 +6,7 @@ import os
 
 from loquent.domain.errors import Misconfigured
 from loquent.domain.log import Log
+from loquent.ports.extras import install
 from loquent.ports.tracer import Tracer
 
 log = Log("loquent.traces")
@@ -26,7 +27,7 @@ def connect(wish: str, endpoint: str) -> Tracer | None:
     try:
         from loquent.tracers.otel import Otel
     except ImportError as missing:
-        needs = f'traces need {missing.name or "a package"}, which is not installed: pip install "loquent[otel]"'
+        needs = f"traces need {missing.name or 'a package'}, which is not installed: {install('otel')}"
         if wish == "on":
             raise Misconfigured(f"LOQUENT_TRACES is on; {needs}") from missing
         log.warning(f"OTEL_EXPORTER_OTLP_ENDPOINT is set, but {needs}")
