@@ -14,7 +14,7 @@ from loquent.settings import Settings, passed_over
 from loquent.settings.environment import written
 from loquent.wiring import Services
 from loquent.wiring.models import unknown_models
-from loquent.wiring.rows import left_out, model_rows
+from loquent.wiring.rows import OPENAI, left_out, made_by_key, model_rows
 
 log = Log("loquent.settings")
 SERVE, WORKER = "loquent serve", "loquent worker"
@@ -46,6 +46,10 @@ def warn(services: Services) -> None:
     """Log what only the models can tell."""
     for line in (*unknown_models(services.settings, services.models), *left_out(services.settings)):
         log.warning(line)
+    if made_by_key(services.settings, services.models.default):
+        log.info(
+            f"{OPENAI} is set, so {services.models.default} answers who names no model; LOQUENT_MODEL names another"
+        )
 
 
 def refuse(found: Settings, program: str) -> None:

@@ -277,6 +277,13 @@ def test_a_user_can_be_asked_for(command: Command) -> None:
     assert len(history(lambda services: services.accounts.who(told, "127.0.0.1"))) == 1
 
 
+def test_a_user_that_is_disabled_asks_nothing(command: Command) -> None:
+    command("users", "add", "ann", "--password-stdin", input=PASSWORD)
+    command("users", "disable", "ann")
+    done = command("generate", "hello", "--as", "ann")
+    assert (done.exit_code, "'ann' is disabled" in done.stderr) == (1, True)
+
+
 def test_a_user_that_is_not_there_is_said(command: Command) -> None:
     done = command("generate", "hello", "--as", "bob")
     assert (done.exit_code, done.stderr) == (
@@ -758,10 +765,10 @@ def test_a_default_model_that_is_away_is_broken_another_is_not(
     (tmp_path / "models.toml").write_text(ROWS + row)
     done = command("doctor", env={"PORT": "0"})
     assert done.exit_code == 0
-    assert any(line.startswith("far (openai): ") for line in lines(done, "!"))
+    assert any(line.startswith(f"far (openai), at http://127.0.0.1:{free_port}/v1: ") for line in lines(done, "!"))
     done = command("doctor", env={"PORT": "0", "LOQUENT_MODEL": "far"})
     assert done.exit_code == 1
-    assert any(line.startswith("far (openai): ") for line in lines(done, "✗"))
+    assert any(line.startswith(f"far (openai), at http://127.0.0.1:{free_port}/v1: ") for line in lines(done, "✗"))
 
 
 def test_a_broker_that_is_away_is_named_and_no_end(command: Command, free_port: int) -> None:

@@ -103,6 +103,27 @@ def test_what_reads_uploads_and_is_not_installed_is_told_with_the_command(
     assert installed() == [Finding(DOUBT, f"{told} cannot be read", install(extra))]
 
 
+def test_an_added_model_is_asked_too_and_where_it_is_away_it_is_said_where_it_should_be(
+    house: dict[str, str], tmp_path: Path, free_port: int
+) -> None:
+    url = f"http://127.0.0.1:{free_port}/v1"
+    (tmp_path / "more.toml").write_text(f'[[model]]\nname = "more"\nengine = "openai"\nid = "m"\nurl = "{url}"\n')
+    assert CliRunner().invoke(app, ["models", "add", "more.toml"], env=house).exit_code == 0
+    code, lines, said = asked(house)
+    assert code == 0, said
+    assert line(lines["!"], "more ").startswith(f"more (openai, added), at {url}: ")
+    assert "nothing keeps it from starting" in lines["✓"]
+
+
+def test_where_something_is_broken_nobody_says_that_all_is_well(house: dict[str, str], tmp_path: Path) -> None:
+    rows = tmp_path / "own.toml"
+    rows.write_text('[[model]]\nname = "far"\nengine = "openai"\nid = "m"\nurl = "https://x/v1"\nkey_env = "FAR_KEY"\n')
+    code, lines, said = asked({**house, "LOQUENT_MODELS": str(rows)})
+    assert code == 1, said
+    assert any("FAR_KEY" in each for each in lines["✗"])
+    assert "nothing keeps it from starting" not in lines["✓"]
+
+
 def test_each_part_that_is_away_says_so_with_its_reason_and_what_goes_on_without(
     house: dict[str, str], free_port: int
 ) -> None:

@@ -15,7 +15,7 @@ from loquent.domain.models import Adapter
 from loquent.settings import Settings
 from loquent.settings.environment import load_settings
 from loquent.wiring import build
-from loquent.wiring.rows import model_rows
+from loquent.wiring.rows import made_by_key, model_rows
 
 
 def test_nothing_set_is_a_working_default() -> None:
@@ -280,6 +280,14 @@ def test_whoever_names_rows_still_has_summaries_that_invent_nothing_until_he_nam
     named = settings.read({"LOQUENT_MODELS": str(tmp_path / "rows.toml"), "LOQUENT_SUMMARY_MODEL": "a"})
     (tmp_path / "rows.toml").write_text(GOOD)
     assert [row.name for row in model_rows(named)] == ["a"]
+
+
+def test_a_row_that_a_key_makes_is_known_as_one_that_nobody_chose() -> None:
+    key = {"OPENAI_API_KEY": "sk-x", "OPENAI_MODEL": "gpt-x"}
+    assert made_by_key(settings.read(key), "gpt-x")
+    assert not made_by_key(settings.read({**key, "LOQUENT_MODEL": "gpt-x"}), "gpt-x"), "somebody did"
+    assert not made_by_key(settings.read(key), "echo")
+    assert not made_by_key(settings.read({}), "gpt-4o-mini")
 
 
 def test_a_key_that_a_row_has_makes_no_other_row(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import typer
@@ -60,16 +60,18 @@ def _sections() -> Iterator[tuple[str, list[Finding]]]:
     yield from said.items()
     with spinner("asking the models") as show:
         show()
-        said["Models"] = run(findings.models(settings))
+        said["Models"] = [*run(findings.models(settings)), *run(findings.added(settings))]
     yield "Models", said["Models"]
     known = [each.what for found in said.values() for each in found if each.mark == findings.BAD]
-    start = [each for each in findings.start(settings) if not _is_told(each.what, known)]
+    start = [each for each in findings.start(settings) if not _is_told(each, known)]
     yield "Server", [*run(findings.port(settings)), *start, *findings.exposed(settings)]
 
 
-def _is_told(what: str, known: Iterable[str]) -> bool:
-    """Whether a part has said so of itself already."""
-    why = what.partition("would not start: ")[2]
+def _is_told(found: Finding, known: Sequence[str]) -> bool:
+    """Whether a part has said so of itself already. Where something is broken, nobody says that all is well."""
+    if found.mark == "✓":
+        return bool(known)
+    why = found.what.partition("would not start: ")[2]
     return bool(why) and any(why in each for each in known)
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from importlib.util import find_spec
 from urllib.parse import urlsplit
 
+from loquent import stores
 from loquent.checks import SERVE, WORKER, doubts, refuse
 from loquent.cli.listening import bound
 from loquent.domain.errors import LoquentError, Misconfigured, ModelLoading
@@ -117,7 +118,7 @@ async def models(settings: Settings) -> list[Finding]:
     needed = {offered.default, offered.summary}
     unkeyed += [Finding(DOUBT, line) for line in left_out(settings)]
     if not offered.default:
-        unkeyed.append(Finding(BAD, "no model can chat", "add a row to the file that LOQUENT_MODELS names"))
+        unkeyed.append(Finding(BAD, "no model can chat", _more_models(settings)))
     try:
         asked = await asyncio.gather(*(_ask(offer, offer.model.name in needed) for offer in offered.offers.values()))
     finally:
@@ -125,15 +126,51 @@ async def models(settings: Settings) -> list[Finding]:
     return [*asked, *unkeyed]
 
 
+def _more_models(settings: Settings) -> str:
+    """What brings a model that can chat."""
+    if settings.models is not None:
+        return f"add a row to {settings.models}"
+    return f"loquent models pull, into {settings.weights_dir.absolute()}; or name a file of rows in LOQUENT_MODELS"
+
+
+async def added(settings: Settings) -> list[Finding]:
+    """The models that were added to the store, as far as that is there and up to date: nothing is made or changed."""
+    said: list[Finding] = []
+    try:
+        checked = await stores.check(settings.store_url, settings.data_dir)
+        if checked.current is None or checked.findings:
+            return []  # which is told of the store itself
+        services = build(settings, writes=False)
+    except (LoquentError, OSError):
+        return []
+    try:
+        await services.store.open()
+        await services.registry.load(opens=False)
+        offers = [each for each in services.registry.offered() if each.is_added]
+        said = list(
+            await asyncio.gather(*(_ask(offer, offer.model.name == services.models.default) for offer in offers))
+        )
+        said += [Finding(DOUBT, f"{each.record.name}: {each.problem}") for each in services.registry.left_out()]
+    except LoquentError as error:
+        said.append(Finding(DOUBT, f"the added models cannot be read: {error.message}"))
+    finally:
+        await services.registry.close()
+        await services.models.close()
+        await services.store.close()
+        services.passwords.close()
+    return said
+
+
 async def _ask(offer: Offer, is_needed: bool) -> Finding:
-    name = f"{offer.model.name} ({offer.model.engine})"
+    name = f"{offer.model.name} ({offer.model.engine}{', added' if offer.is_added else ''})"
     started = time.monotonic()
     try:
         async with asyncio.timeout(LOAD_SECONDS):
             await offer.engine.open()
             await _ready(offer)
     except LoquentError as error:
-        return Finding(BAD if is_needed else DOUBT, f"{name}: {error.message}")
+        where = f", at {without_password(offer.model.url)}" if offer.model.url else ""
+        return Finding(BAD if is_needed else DOUBT, f"{name}{where}: {error.message}")
     except TimeoutError:
         return Finding(BAD if is_needed else DOUBT, f"{name}: no answer in {time.monotonic() - started:.0f} seconds")
     role = ", a default" if is_needed else ""

@@ -64,6 +64,8 @@ async def principal(services: Services, username: str | None) -> Principal:
     found = await services.store.find(User, "username", {"tenant": DEFAULT_TENANT, "username": username})
     if found is None:
         raise NotFound(f"there is no user {username!r}; make one with: loquent users add {username}")
+    if not found.is_active:
+        raise NotFound(f"{username!r} is disabled; loquent users enable {username} lets them in again")
     return Principal(found.tenant, found.id, found.username)
 
 

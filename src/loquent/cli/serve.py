@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from loquent.web.edge import Edge
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+AGAIN = "a second signal ends them at once"
 GARBAGE = 10_000  # objects made between two walks of the collector: a request makes hundreds, nearly none in circles
 LAST_WORDS = 2.0  # seconds in which answers that have ended must have been sent
 CLOSING = 3.0  # seconds in which connections without a request are closed
@@ -186,7 +187,8 @@ async def _serve(app: Edge, settings: Settings, listening: socket.socket, place:
         if serving.done():
             serving.result()  # it ended by itself: say why
             return
-        log.info("stopping", running=len(services.runner.lives), seconds=settings.stop_seconds)
+        running = len(services.runner.lives)
+        log.info("stopping", running=running, seconds=settings.stop_seconds, **({"again": AGAIN} if running else {}))
         app.leave()
         if place is not None and is_relieved.is_set():
             leave_to_others(place.fd)

@@ -89,7 +89,8 @@ def _pull(model: Model, source: str, models_dir: Path, tell: Tell, verify: bool)
     except OSError as fault:
         if fault.errno in (errno.ENOSPC, errno.EDQUOT):
             raise Unavailable(f"the disk of {models_dir} is full; model {model.name} was not pulled") from fault
-        raise Unavailable(f"model {model.name} was not pulled: {fault.strerror or fault}") from fault
+        why = fault.strerror or fault
+        raise Unavailable(f"model {model.name} was not pulled into {models_dir.absolute()}: {why}") from fault
     return target
 
 

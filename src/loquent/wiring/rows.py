@@ -52,6 +52,13 @@ def model_rows(found: Settings, *, every: bool = False) -> list[Model]:
     return models
 
 
+def made_by_key(found: Settings, name: str) -> bool:
+    """Whether that row answers because a key is set, and by nobody's choice."""
+    if not found.openai_api_key or found.model:
+        return False
+    return _openai_row(found) in [row for row in model_rows(found) if row.name == name]
+
+
 def lacking(found: Settings) -> dict[str, str]:
     """Shipped models for which something is not here, and what would bring it."""
     if found.models is not None:
