@@ -812,4 +812,5 @@ def test_a_port_in_use_is_broken_but_not_where_loquent_answers_there(command: Co
 def test_what_is_open_to_everybody_is_said(command: Command) -> None:
     done = command("doctor", env={"PORT": "0", "HOST": "0.0.0.0", "LOQUENT_ANONYMOUS": "on", "LOG_CONTENT": "on"})
     assert "anybody who reaches 0.0.0.0 is served without an account" in lines(done, "!")
+    assert "anybody who reaches 0.0.0.0 can make an account" in lines(done, "!")
     assert "prompts and answers are logged" in lines(done, "!")

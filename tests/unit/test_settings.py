@@ -31,7 +31,7 @@ def test_every_setting_can_be_set_by_its_name_and_by_each_alias(tmp_path: Path) 
         "port": "9000", "host": "0.0.0.0", "server": "uvicorn", "allowed_hosts": "a.example, b.example",
         "max_body": "5000", "max_upload": "5000", "body_seconds": "2", "stop_seconds": "3", "data_dir": str(tmp_path),
         "store": "memory:", "queue": "local:x", "limiter": "memory:x", "secret": "x" * 32, "algorithm": "hs256",
-        "token_minutes": "5", "anonymous": "on", "password_threads": "3", "models": str(file),
+        "token_minutes": "5", "anonymous": "on", "registration": "off", "password_threads": "3", "models": str(file),
         "models_dir": str(tmp_path), "model": "m", "summary_model": "s", "llama_slots": "2", "llama_threads": "3",
         "llama_context": "512", "openai_api_key": "k", "openai_base_url": "http://x/v1", "openai_model": "o",
         "openai_max_tokens": "7", "openai_temperature": "0.5", "limit_generations": "1/second",

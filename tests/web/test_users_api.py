@@ -43,6 +43,22 @@ async def test_register_log_in_and_who_am_i(at: Ours) -> None:
     assert (me.status_code, me.json()) == (200, user)
 
 
+@pytest.mark.parametrize("path", ["/api/v1/users", "/users", "/auth/register"])
+async def test_where_registration_is_off_only_the_operator_makes_accounts(tmp_path: Path, path: str) -> None:
+    on, off = tmp_path / "on", tmp_path / "off"
+    on.mkdir(), off.mkdir()
+    mine = {name: value for name, value in CAROL.items() if name != "email" or path != "/users"}
+    async with serving(on, works=False) as (app, _), client_of(app) as client:
+        assert (await client.post(path, json=mine)).status_code in (200, 201)
+        assert 'value="register"' in (await client.get("/", headers={"accept": "text/html"})).text
+    async with serving(off, works=False, LOQUENT_REGISTRATION="off") as (app, services), client_of(app) as client:
+        assert (await client.post(path, json=mine)).status_code == 403
+        assert (await kept(services))["users"] == 0
+        assert 'value="register"' not in (await client.get("/", headers={"accept": "text/html"})).text
+        await services.accounts.register("carol", CAROL["password"])
+        assert (await client.post("/api/v1/token", data=FORM)).status_code == 200
+
+
 async def test_an_anonymous_caller_is_told_so(at: Ours) -> None:
     client, _ = at
     said = (await client.get("/api/v1/users/me")).json()

@@ -219,6 +219,9 @@ def exposed(settings: Settings) -> list[Finding]:
     if settings.takes_anonymous and not settings.is_loopback:
         what = f"anybody who reaches {settings.host} is served without an account"
         found.append(Finding(DOUBT, what, "set LOQUENT_ANONYMOUS=auto"))
+    if settings.registration and not settings.is_loopback:
+        what = f"anybody who reaches {settings.host} can make an account"
+        found.append(Finding(DOUBT, what, "set LOQUENT_REGISTRATION=off; loquent users add makes accounts then"))
     if settings.log_content:
         found.append(Finding(DOUBT, "prompts and answers are logged", "unset LOG_CONTENT"))
     if settings.failpoints:

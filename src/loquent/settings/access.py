@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from loquent.domain.kinds import SECRET, one_of, setting, whole
+from loquent.domain.kinds import FLAG, SECRET, one_of, setting, whole
 
 GROUP = "Access"
 
@@ -45,6 +45,14 @@ class Access:
         "Whether callers without an account are served; auto: only on loopback, and behind no proxy.",
         env="LOQUENT_ANONYMOUS",
         group=GROUP,
+    )
+    registration: bool = setting(
+        True,
+        FLAG,
+        "Whether people may make accounts for themselves; off: only `loquent users add` makes any.",
+        env="LOQUENT_REGISTRATION",
+        group=GROUP,
+        shown_default="on",
     )
     password_threads: int = setting(
         2, whole(1, 64), "Passwords that are hashed at the same time.", env="LOQUENT_PASSWORD_THREADS", group=GROUP

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastapi import Request
 
+from loquent.domain.errors import Forbidden
 from loquent.domain.users import User
 from loquent.services import limits
 from loquent.web.direct import address
@@ -13,7 +14,11 @@ from loquent.wiring import Services
 async def register(
     request: Request, services: Services, username: str, password: str, email: str | None = None
 ) -> User:
-    """Make an account. Raises Over where too many come from one address, and what Accounts.register does."""
+    """Make an account. Raises Forbidden where only the operator makes any, Over where too many come from one address,
+    and what Accounts.register does.
+    """
+    if not services.settings.registration:
+        raise Forbidden("accounts are made by whoever runs this server")
     await services.limits.take(limits.LOGINS, f"register {address(request.scope)}")
     return await services.accounts.register(username, password, email)
 

@@ -27,7 +27,7 @@ class NewUser(Wire):
 
 @router.post("/users", status_code=201, tags=["users"], summary="Register")
 async def register(request: Request, ours: Ours, body: NewUser) -> Response:
-    """Make an account. 409 where the name or the email is taken."""
+    """Make an account. 409 where the name or the email is taken, 403 where LOQUENT_REGISTRATION is off."""
     user = await logins.register(request, ours, body.username, body.password, body.email)
     return json_answer(_shown(user), status=201)
 

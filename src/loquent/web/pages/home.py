@@ -16,7 +16,8 @@ WORKING = b'{"message":"Server is Working! ","status":"OK"}'  # documents family
 async def home(request: Request, ours: Ours) -> Response:
     """The page where HTML is asked for by name, which browsers do; else the documents family's answer."""
     if prefers_html(request.headers.get("accept", "")):
-        answer = page("home.html", version=__version__, metrics=ours.settings.metrics)
+        found = ours.settings
+        answer = page("home.html", version=__version__, metrics=found.metrics, registration=found.registration)
     else:
         answer = Response(WORKING, media_type="application/json")
     answer.headers["vary"] = "Accept"
