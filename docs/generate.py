@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import ast
+import io
 import re
 import subprocess
 import sys
+import tokenize
 import tomllib
 from collections.abc import Iterable, Iterator
 from dataclasses import Field, fields
@@ -108,7 +110,7 @@ def _first_line(name: str) -> str:
             return line
     text = (ROOT / name).read_text(encoding="utf-8", errors="replace").removeprefix("\ufeff")
     if name.endswith(".py"):
-        said = (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0]
+        said = (ast.get_docstring(ast.parse(_beginning(text))) or "").partition("\n")[0]
     else:
         first = next((line for line in text.splitlines() if line.strip() and not line.startswith("#!")), "")
         title = re.search(r"{% block title %}(.+?){% endblock %}", text)
@@ -116,6 +118,16 @@ def _first_line(name: str) -> str:
     if not said:
         raise SystemExit(f"{name} does not say what it is: begin it with a docstring, a heading or a comment.")
     return said
+
+
+def _beginning(text: str) -> str:
+    """A program's first statement, where that is a text: reading the whole of each takes seconds."""
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type not in (tokenize.COMMENT, tokenize.NL, tokenize.STRING):
+            break
+        if token.type == tokenize.STRING:
+            return "".join(text.splitlines(keepends=True)[: token.end[0]])
+    return ""
 
 
 def _bare(line: str) -> str:

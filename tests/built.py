@@ -9,6 +9,7 @@ from pathlib import Path
 from loquent import settings
 from loquent.domain.principals import Principal
 from loquent.services.generations import Wanted
+from loquent.services.passwords import Passwords
 from loquent.settings import Settings
 from loquent.wiring import Services, build
 
@@ -59,10 +60,15 @@ def settings_for(folder: Path, **environ: str) -> Settings:
     )
 
 
+def built(found: Settings) -> Services:
+    """The services, not open; passwords are hashed as ever, but in no time: hundreds of tests log somebody in."""
+    return build(found, passwords=Passwords(threads=found.password_threads, memory_kib=8, passes=1))
+
+
 @asynccontextmanager
 async def opened(folder: Path, *, works: bool = True, **environ: str) -> AsyncIterator[Services]:
     """Services, open; ``works``: jobs are run."""
-    services = build(settings_for(folder, **environ))
+    services = built(settings_for(folder, **environ))
     await services.open(works=works)
     try:
         yield services

@@ -18,12 +18,14 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import IO
 
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 IMPORTED = (
@@ -74,12 +76,33 @@ def begun(
         if anew:
             command = [sys.executable, "-m", module, *arguments]
             return subprocess.Popen(command, cwd=folder, env=environ, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
-        ours, theirs = socket.socketpair()
-        order = json.dumps([module, arguments, str(folder), dict(environ)]).encode()
-        with theirs:
-            socket.send_fds(_forking(), [len(order).to_bytes(WORD, "big")], [out.fileno(), theirs.fileno()])
-            _forking().sendall(order)
-    return Forked([module, *arguments], ours)
+        return _forked([module, *arguments], folder, environ, out, out)
+
+
+def ran(
+    module: str, *arguments: str, folder: Path, environ: Mapping[str, str], seconds: float = 60
+) -> subprocess.CompletedProcess[str]:
+    """``python -m MODULE …`` in that folder to its end: how it ended, and what it wrote."""
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as told:
+        with _forked([module, *arguments], folder, environ, out, told) as process:
+            try:
+                code = process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+        written = [os.pread(each.fileno(), os.fstat(each.fileno()).st_size, 0).decode() for each in (out, told)]
+    return subprocess.CompletedProcess(process.args, code, *written)
+
+
+def _forked(command: list[str], folder: Path, environ: Mapping[str, str], out: IO[bytes], told: IO[bytes]) -> Forked:
+    """That command, writing there."""
+    ours, theirs = socket.socketpair()
+    order = json.dumps([*command[:1], command[1:], str(folder), dict(environ)]).encode()
+    with theirs:
+        given = [out.fileno(), told.fileno(), theirs.fileno()]
+        socket.send_fds(_forking(), [len(order).to_bytes(WORD, "big")], given)
+        _forking().sendall(order)
+    return Forked(command, ours)
 
 
 def _received(told: socket.socket, count: int) -> bytes:
@@ -138,13 +161,15 @@ def main() -> None:
             _tell(running)
         if orders not in ready:
             continue
-        head, given, _, _ = socket.recv_fds(orders, WORD, 2)
+        head, given, _, _ = socket.recv_fds(orders, WORD, 3)
         if not head:
             break
-        log, told = given[0], socket.socket(fileno=given[1])
+        *written, last = given
+        told = socket.socket(fileno=last)
         order = json.loads(_received(orders, int.from_bytes(head, "big")))
         if pid := os.fork():
-            os.close(log)
+            for each in written:
+                os.close(each)
             running[pid] = told
             _say(told, pid)
             continue
@@ -152,7 +177,7 @@ def main() -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for each in (orders, ended, wakes, told, *running.values()):
             each.close()
-        _become(*order, log=log)
+        _become(*order, written=written)
         return
     for pid in running:
         os.kill(pid, signal.SIGKILL)
@@ -173,11 +198,11 @@ def _say(told: socket.socket, number: int) -> None:
         told.sendall(number.to_bytes(WORD, "big", signed=True))
 
 
-def _become(module: str, arguments: list[str], folder: str, environ: dict[str, str], *, log: int) -> None:
+def _become(module: str, arguments: list[str], folder: str, environ: dict[str, str], *, written: list[int]) -> None:
     """That command, as Python itself would start it."""
-    for each in (1, 2):
-        os.dup2(log, each)
-    os.close(log)
+    for number, each in enumerate(written, 1):
+        os.dup2(each, number)
+        os.close(each)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environ)

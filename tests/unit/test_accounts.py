@@ -10,7 +10,7 @@ import jwt
 import pytest
 import time_machine
 
-from built import opened
+from built import opened, settings_for
 from loquent.domain.clock import now
 from loquent.domain.errors import Forbidden, Invalid, NotFound, Taken, Unauthenticated, Unavailable
 from loquent.domain.evolve import evolve
@@ -19,6 +19,7 @@ from loquent.domain.users import ADMIN, USER, User
 from loquent.ports.store import Replace
 from loquent.services.passwords import MOST_WAITING, Passwords
 from loquent.services.tokens import Tokens
+from loquent.wiring import build
 
 pytestmark = pytest.mark.anyio
 SECRET = "s" * 48
@@ -213,5 +214,13 @@ async def test_too_many_logins_at_once_are_told_to_come_later() -> None:
             *(passwords.matches("x", "not a hash") for _ in range(MOST_WAITING + 5)), return_exceptions=True
         )
         assert sum(isinstance(each, Unavailable) for each in results) == 5
+    finally:
+        passwords.close()
+
+
+async def test_the_program_spends_on_a_password_what_owasp_asks_for(tmp_path: Path) -> None:
+    passwords = build(settings_for(tmp_path)).passwords
+    try:
+        assert (await passwords.hash("a long enough one")).startswith("$argon2id$v=19$m=19456,t=2,p=1$")
     finally:
         passwords.close()

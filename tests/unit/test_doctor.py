@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from typer.testing import CliRunner
 
 from built import ROWS
 from collector import collecting
+from forking import ran
 from loquent.cli import app
 from loquent.cli.findings import DOUBT, Finding, installed
 from loquent.domain.errors import Misconfigured
@@ -26,7 +26,6 @@ from loquent.settings.environment import load_settings
 from loquent.wiring import build
 from redis_server import RedisServer, redis_server
 from s3_server import KEYS, S3Server
-from serving import SOURCE
 
 NAMES = [name for each in fields(Settings) for name in (each.metadata["env"], *each.metadata["aliases"])]
 
@@ -209,16 +208,9 @@ MEMORY = {"LOQUENT_STORE": "memory:"}
     ],
 )
 def test_records_in_memory_are_refused_to_several_processes_and_the_doctor_says_so(
-    house: dict[str, str], command: str, environ: dict[str, str], why: str
+    tmp_path: Path, house: dict[str, str], command: str, environ: dict[str, str], why: str
 ) -> None:
-    started = subprocess.run(
-        [sys.executable, "-m", "loquent", command],
-        env={"PYTHONPATH": str(SOURCE), **house, **MEMORY, **environ},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    started = ran("loquent", command, folder=tmp_path, environ={**house, **MEMORY, **environ})
     assert (started.returncode, started.stdout) == (2, "")
     assert started.stderr.startswith("loquent: LOQUENT_")
     assert why in started.stderr

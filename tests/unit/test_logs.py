@@ -19,6 +19,7 @@ import pytest
 
 from asking import JSON, ask
 from built import ANN, opened, settings_for, wanted
+from forking import ran
 from loquent.domain.log import CONTENT, Log
 from loquent.services.history import Filters
 from loquent.web import logs, observe
@@ -321,9 +322,7 @@ async def test_lines_come_by_themselves_also_after_a_library_has_set_up_its_own_
 def test_commands_write_no_log_file(tmp_path: Path) -> None:
     environ = {**os.environ, "LOQUENT_DATA_DIR": str(tmp_path / "data"), "LOQUENT_STORE": f"sqlite:///{tmp_path}/x.db"}
     for command in (["store", "upgrade"], ["--help"]):
-        subprocess.run(
-            [sys.executable, "-m", "loquent", *command], env=environ, cwd=tmp_path, check=True, capture_output=True
-        )
+        assert ran("loquent", *command, folder=tmp_path, environ=environ).returncode == 0
     assert not list(tmp_path.rglob("app.log*"))
 
 

@@ -11,7 +11,6 @@ import itertools
 import json
 import os
 import sqlite3
-import sys
 import traceback
 from collections.abc import Iterable, Mapping
 from contextlib import closing
@@ -24,6 +23,7 @@ from alembic import command
 from sqlalchemy import create_engine
 
 from built import settings_for
+from forking import ran
 from leaky import FAULTS, GOOD, TELLS, leaky, way_of
 from loquent.domain.errors import LoquentError
 from loquent.domain.requests import Message, Parameters, Picture
@@ -33,7 +33,7 @@ from loquent.stores import migrations
 from loquent.wiring import build
 from samples import pictures
 from scripted import Caller, Upstream, listening
-from serving import SOURCE, served
+from serving import served
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
@@ -149,8 +149,7 @@ async def driven(folder: Path, environ: Mapping[str, str], questions: Iterable[t
     }
     seen["records"] = records(folder / "data" / "loquent.db")
     commands = ("doctor", "models list", "models list --json")
-    printed = await asyncio.gather(*(told(folder, command, environ) for command in commands))
-    return seen | dict(zip(commands, printed, strict=True))
+    return seen | {command: await asyncio.to_thread(told, folder, command, environ) for command in commands}
 
 
 def records(file: Path) -> bytes:
@@ -162,19 +161,12 @@ def records(file: Path) -> bytes:
     return b"\n".join(value if isinstance(value, bytes) else str(value).encode() for value in values)
 
 
-async def told(folder: Path, command: str, environ: Mapping[str, str]) -> bytes:
+def told(folder: Path, command: str, environ: Mapping[str, str]) -> bytes:
     """What a command of the command line prints."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("LOQUENT_", "OPENAI_"))}
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "loquent", *command.split()),
-        cwd=folder,
-        env={**kept, "PYTHONPATH": str(SOURCE), "COLUMNS": "300", **environ},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    said, _ = await process.communicate()
-    assert len(said.splitlines()) >= 5, said
-    return said
+    done = ran("loquent", *command.split(), folder=folder, environ={**kept, "COLUMNS": "300", **environ})
+    assert len(done.stdout.splitlines()) >= 5, done
+    return (done.stdout + done.stderr).encode()
 
 
 async def silence(caller: Caller) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from built import ANN, wanted
+from forking import ran
 from loquent import settings
 from loquent.domain.errors import Unavailable
 from loquent.domain.evolve import evolve
@@ -115,11 +116,7 @@ def test_what_the_plain_install_lacks_is_told_with_the_extras(tmp_path: Path, mo
 def test_the_command_line_says_who_is_left_out(
     tmp_path: Path, asked: list[str], code: int, out: str, told: str
 ) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "loquent", "generate", "word", *asked],
-        cwd=tmp_path, env={"PYTHONPATH": ":".join(sys.path), "LOQUENT_DATA_DIR": str(tmp_path)},
-        capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+    done = ran("loquent", "generate", "word", *asked, folder=tmp_path, environ={"LOQUENT_DATA_DIR": str(tmp_path)})
     assert (done.returncode, done.stdout) == (code, out), done.stderr
     assert told in done.stderr
     assert bool(told) == ("smollm2" in done.stderr)

@@ -55,7 +55,10 @@ SLOTS = 3
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     texts = [TALE + gpt2.END, BIRD + gpt2.END, ENDLESS * 12, "user: Hello.\nassistant: Hello to you." + gpt2.END]
-    return gpt2.make(tmp_path_factory.mktemp("models") / "tiny", texts, template=gpt2.TEMPLATE)
+    made = gpt2.make(tmp_path_factory.mktemp("models") / "tiny", texts, template=gpt2.TEMPLATE)
+    gc.collect()
+    gc.freeze()  # the libraries stay: each engine that closes has the collector walk all there is
+    return made
 
 
 def row(**more: Any) -> Model:

@@ -9,10 +9,10 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from built import built
 from loquent import settings
 from loquent.settings import Settings
 from loquent.web.app import create_app
-from loquent.wiring import build
 
 MODELS = """
 [[model]]
@@ -68,7 +68,7 @@ async def client(app_settings: Settings) -> AsyncIterator[httpx2.AsyncClient]:
 
 @asynccontextmanager
 async def client_of(found: Settings) -> AsyncIterator[httpx2.AsyncClient]:
-    services = build(found)
+    services = built(found)
     await services.open()
     try:
         transport = httpx2.ASGITransport(create_app(services))

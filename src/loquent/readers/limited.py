@@ -58,7 +58,7 @@ class Limited:
         """What the child says about the file, and how it ended. It never outlives this call."""
         whole = {**asked, "memory_bytes": self._memory_bytes, "seconds": self._seconds}
         child = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-s", "-P", "-B", "-X", "utf8", "-m", "loquent.readers.child", json.dumps(whole)),
+            *(sys.executable, "-S", "-s", "-P", "-B", "-X", "utf8", "-m", "loquent.readers.child", json.dumps(whole)),
             stdin=file,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,

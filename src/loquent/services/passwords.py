@@ -21,20 +21,21 @@ MOST_WAITING = 64
 class Passwords:
     """Hashes and compares. More than MOST_WAITING at once are refused with Unavailable."""
 
-    def __init__(self, *, threads: int) -> None:
+    def __init__(self, *, threads: int, memory_kib: int = MEMORY_KIB, passes: int = PASSES) -> None:
+        self._cost = (memory_kib, passes)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="password")
         self._waiting = 0
         self._nobody = ""
 
     async def hash(self, password: str) -> str:
         """The hash to keep."""
-        return await self._run(lambda: _hasher().hash(password))
+        return await self._run(lambda: _hasher(*self._cost).hash(password))
 
     async def matches(self, password: str, kept: str | None) -> bool:
         """Whether it is the one; without a hash it takes as long and says no, so that names cannot be guessed."""
         if kept is None and not self._nobody:
             self._nobody = await self.hash("nobody's password")
-        same = await self._run(lambda: _hasher().verify(password, kept or self._nobody))
+        same = await self._run(lambda: _hasher(*self._cost).verify(password, kept or self._nobody))
         return same and kept is not None
 
     def close(self) -> None:
@@ -52,9 +53,9 @@ class Passwords:
 
 
 @cache
-def _hasher() -> PasswordHash:
+def _hasher(memory_kib: int, passes: int) -> PasswordHash:
     """Made in the pool with the first password that comes: the library is slow to import, and many see none."""
     from pwdlib import PasswordHash
     from pwdlib.hashers.argon2 import Argon2Hasher
 
-    return PasswordHash((Argon2Hasher(time_cost=PASSES, memory_cost=MEMORY_KIB, parallelism=LANES),))
+    return PasswordHash((Argon2Hasher(time_cost=passes, memory_cost=memory_kib, parallelism=LANES),))

@@ -148,9 +148,12 @@ class Services:
         self.lock.close()
 
 
-def build(found: Settings, *, queue: Queue | None = None, writes: bool = True) -> Services:
-    """Everything, put together; nothing is opened yet. ``queue``: one that stands already. Raises Misconfigured.
+def build(
+    found: Settings, *, queue: Queue | None = None, passwords: Passwords | None = None, writes: bool = True
+) -> Services:
+    """Everything, put together; nothing is opened yet. Raises Misconfigured.
 
+    ``queue``, ``passwords``: what stands already.
     ``writes``: the data folder is made, and a secret in it; without, this only tells whether all would fit together.
     """
     if writes:
@@ -173,7 +176,7 @@ def build(found: Settings, *, queue: Queue | None = None, writes: bool = True) -
     if found.cache != "off":
         kept = Kept(caches.connect(found.cache, size=found.cache_size), store, found.cache_seconds)
     answers = Answers(kept, secret=secret)
-    passwords = Passwords(threads=found.password_threads)
+    passwords = passwords or Passwords(threads=found.password_threads)
     rules = Limits(limiters.connect(found.limiter), rates(found))
     room = room_of(found)
     runner = runner_of(found, store, files, answers, tracer)
