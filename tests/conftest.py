@@ -21,6 +21,7 @@ from s3_server import S3Server, s3_server, with_keys
 from sqs_server import SqsServer, sqs_server
 
 HERE = Path(__file__).parent
+EARLY = 0.6  # of the other tests, in which the journeys have begun
 FLOORS = ("loquent.domain", "loquent.services")  # whose coverage counts
 UNMEASURED = ("contract", "house", "journeys", "web")  # folders that reach hardly a line there that "unit" does not
 MEASURED = {  # of them, those that do
@@ -43,8 +44,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Journeys begin first, so that none of them is left alone at the end."""
-    items.sort(key=lambda item: item.get_closest_marker("journey") is None)
+    """Journeys, which wait more than they work, are spread among what works, and begin early enough not to be last."""
+    journeys = [item for item in items if item.get_closest_marker("journey")]
+    others = [item for item in items if not item.get_closest_marker("journey")]
+    between = max(1, int(len(others) * EARLY) // (len(journeys) or 1))
+    items.clear()
+    for number, journey in enumerate(journeys):
+        items += [journey, *others[number * between : (number + 1) * between]]
+    items += others[len(journeys) * between :]
 
 
 @pytest.hookimpl(tryfirst=True)
