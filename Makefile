@@ -41,7 +41,7 @@ check: $(VENV)/.dev  ## Check lint, form, types, floors and that the generated p
 bench: $(VENV)/.torch  ## Measure Loquent beside a bare proxy and the upstream itself
 	$(RUN)/python -m bench $(ARGS)
 
-chaos: $(VENV)/.dev  ## Kill and freeze servers, workers, database and broker under jobs and uploads: none may be lost, none done twice
+chaos: setup-test  ## Kill and freeze servers, workers, database and broker under jobs and uploads: none may be lost, none done twice
 	PYTHONPATH="$(CURDIR)/src:$(CURDIR)/tests" $(RUN)/python -m journeys.chaos --jobs 2000 --kills 200 --freezes 30 $(ARGS)
 	PYTHONPATH="$(CURDIR)/src:$(CURDIR)/tests" $(RUN)/python -m journeys.uploads --uploads 300 $(ARGS)
 	PYTHONPATH="$(CURDIR)/src:$(CURDIR)/tests" $(RUN)/python -m journeys.upgrade --rounds 2
@@ -50,6 +50,7 @@ chaos: $(VENV)/.dev  ## Kill and freeze servers, workers, database and broker un
 	PYTHONPATH="$(CURDIR)/src:$(CURDIR)/tests" $(RUN)/python -m journeys.outages $(ARGS)
 	PYTHONPATH="$(CURDIR)/src:$(CURDIR)/tests" $(RUN)/python -m journeys.replicas --silence 60
 	PYTHONPATH="$(CURDIR)/src:$(CURDIR)/tests" $(RUN)/python -m journeys.rolling
+	$(RUN)/python -m pytest -m long
 
 docs: $(VENV)/.dev  ## Write the generated pages: the map, the settings, the routes, .env.example
 	$(RUN)/python docs/generate.py
@@ -140,10 +141,9 @@ LOCK = .venv-lock/bin/uv --no-config --quiet pip compile --universal --python-ve
 
 # BROWSER=none leaves the browser tests out, and says so; without it they fail where there is no Chromium.
 nothing :=
-LEFT_OUT = $(strip $(if $(filter none,$(BROWSER)),browser) $(if $(filter none,$(TORCH)),torch))
+LEFT_OUT = $(strip long $(if $(filter none,$(BROWSER)),browser) $(if $(filter none,$(TORCH)),torch))
 # Most of the time a test waits for a server or a clock: so there is one process more than most machines have cores for.
-PYTEST = --numprocesses 4 --dist loadgroup \
-	$(if $(LEFT_OUT),-m "not ($(subst $(nothing) $(nothing), or ,$(LEFT_OUT)))")
+PYTEST = --numprocesses 4 --dist loadgroup -m "not ($(subst $(nothing) $(nothing), or ,$(LEFT_OUT)))"
 COVERED := --cov --cov-report=
 
 chromium:  ## Install Chromium for the tests, where that can be done from here

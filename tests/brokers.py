@@ -9,6 +9,12 @@ import pytest
 EACH = ("redis", pytest.param("rabbitmq", marks=pytest.mark.xdist_group("rabbitmq")), "sqs")
 """Their fixtures. RabbitMQ takes seconds to start: all that use it share one process and one server."""
 
+KILLED = (
+    "redis",
+    *(pytest.param(name, marks=(pytest.mark.long, pytest.mark.xdist_group(name))) for name in ("rabbitmq", "sqs")),
+)
+"""The same where they are killed: `make test` kills the one, `make chaos` all. RabbitMQ takes a minute for that."""
+
 
 class Broker(Protocol):
     """A server, at an URL that LOQUENT_QUEUE takes."""

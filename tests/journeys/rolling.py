@@ -120,7 +120,7 @@ async def scraped(address: str) -> AsyncIterator[None]:
                         assert each.value >= last.get(series, 0), (each, last[series])
                         last[series] = each.value
                 most = max(most, len({each.labels["process"] for each in counted}))
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(0.3)  # those that are replaced serve on for a second
 
     async with asyncio.TaskGroup() as group:
         group.create_task(scrape())
@@ -136,7 +136,7 @@ async def streamed(client: httpx2.AsyncClient) -> str:
         return "".join([piece async for piece in answer.aiter_text()])
 
 
-async def roll(several: Several, *, times: int = 1, callers: int = 4, pause: float = 0.02) -> Counter[str]:
+async def roll(several: Several, *, times: int = 1, callers: int = 4, pause: float = 0.05) -> Counter[str]:
     """What was answered; raises AssertionError where anything failed."""
     async with httpx2.AsyncClient(base_url=several.address, timeout=60) as client:
         body = {"prompt": "[slow 0.02] [words 200] a job", "background": True}

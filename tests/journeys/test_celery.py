@@ -17,7 +17,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from brokers import Broker
+from brokers import KILLED, Broker
 from built import ANN, opened, wanted
 from journeys.processes import end_of, start
 from loquent.domain.generations import Generation
@@ -106,6 +106,7 @@ async def test_jobs_outlive_the_kills_of_their_two_workers(tmp_path: Path) -> No
 
 
 @pytest.mark.timeout(240)
+@pytest.mark.parametrize("broker", KILLED, indirect=True)
 async def test_both_workers_hear_again_after_their_broker_was_killed(tmp_path: Path, broker: Broker) -> None:
     """Nobody looks by himself here for ten minutes: what is taken up was rung for."""
     common = {"LOQUENT_QUEUE": broker.url, "LOQUENT_STORE": f"sqlite:///{tmp_path}/data/loquent.db"}
