@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loquent.domain.errors import Invalid
 from loquent.web.api.generations import NewGeneration
 from loquent.web.body import read_json, validate
 from loquent.web.compat.openai_ask import ChatCompletion, TextCompletion
@@ -33,6 +34,14 @@ def meaning(read: Any) -> tuple[Any, ...]:
     more = [getattr(read, name, None) for name in ("background", "cache", "n", "stream_options")]
     more = [more[3] and more[3].include_usage, *more[:3]]
     return read.model, read.stream, read.parameters(), read.stored(), *more
+
+
+def outcome(read: Any) -> Any:
+    """The same, or what a handler refuses of a body that the model takes."""
+    try:
+        return meaning(read)
+    except Invalid as refused:
+        return refused.message
 
 
 @pytest.mark.parametrize(("model", "asked"), USUAL)
@@ -117,10 +126,17 @@ def test_nothing_is_taken_that_the_model_refuses(usual_body: Any, changes: Any, 
     for each in (model, *MODELS):
         quick = usual(each, raw)
         if quick is not None:
-            assert meaning(quick) == meaning(validate(each, read_json(raw)))
+            assert outcome(quick) == outcome(validate(each, read_json(raw)))
 
 
 letters = st.text(alphabet='":,{}[]\\u0 ammodel2', max_size=40)
+
+
+def test_what_a_handler_refuses_it_refuses_alike() -> None:
+    raw = b'{"model":"m","messages":[{"role":"user"}]}'
+    quick = usual(ChatCompletion, raw)
+    assert quick is not None, "or this shows nothing"
+    assert outcome(quick) == outcome(validate(ChatCompletion, read_json(raw))) == "messages.0.content: it is missing"
 
 
 @given(letters, letters)
@@ -128,4 +144,4 @@ def test_nor_among_bytes_that_are_nearly_json(before: str, after: str) -> None:
     raw = f'{{"model":"m",{before}"prompt":"{after}"}}'.encode()
     quick = usual(TextCompletion, raw)
     if quick is not None:
-        assert meaning(quick) == meaning(validate(TextCompletion, read_json(raw)))
+        assert outcome(quick) == outcome(validate(TextCompletion, read_json(raw)))
