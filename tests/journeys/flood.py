@@ -156,6 +156,7 @@ async def other(server: Served, report: Report) -> None:
 async def read(server: Served, report: Report) -> None:
     """Somebody who looks at what is theirs."""
     async with caller(server.url, "bob", "other") as bob:
+        await bob.get("/api/v1/generations")  # the first of a server that has just begun readies what all use
         while True:
             began = time.perf_counter()
             answer = await bob.get("/api/v1/generations", params={"limit": 20})
