@@ -54,7 +54,8 @@ async def test_a_ring_while_nobody_waits_is_heard_by_the_next_who_does(queue: Qu
 
 
 async def test_without_a_ring_the_wait_ends_by_itself(queue: Queue) -> None:
-    assert 0.1 < await waited(queue, 0.2) < 10
+    waits = [await waited(queue, 0.2) for _ in range(3)]  # a broker may still give back what was rung for before
+    assert 0.1 < max(waits) < 10
 
 
 async def test_a_thousand_rings_hold_nobody_up(queue: Queue) -> None:
