@@ -46,10 +46,9 @@ def warn(services: Services) -> None:
     """Log what only the models can tell."""
     for line in (*unknown_models(services.settings, services.models), *left_out(services.settings)):
         log.warning(line)
-    if made_by_key(services.settings, services.models.default):
-        log.info(
-            f"{OPENAI} is set, so {services.models.default} answers who names no model; LOQUENT_MODEL names another"
-        )
+    default = services.models.offers.get(services.models.default)
+    if default is not None and made_by_key(services.settings, default.model):
+        log.info(f"{OPENAI} is set, so {default.model.name} answers who names no model; LOQUENT_MODEL names another")
 
 
 def refuse(found: Settings, program: str) -> None:

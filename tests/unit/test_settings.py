@@ -284,10 +284,12 @@ def test_whoever_names_rows_still_has_summaries_that_invent_nothing_until_he_nam
 
 def test_a_row_that_a_key_makes_is_known_as_one_that_nobody_chose() -> None:
     key = {"OPENAI_API_KEY": "sk-x", "OPENAI_MODEL": "gpt-x"}
-    assert made_by_key(settings.read(key), "gpt-x")
-    assert not made_by_key(settings.read({**key, "LOQUENT_MODEL": "gpt-x"}), "gpt-x"), "somebody did"
-    assert not made_by_key(settings.read(key), "echo")
-    assert not made_by_key(settings.read({}), "gpt-4o-mini")
+    made, *others = model_rows(settings.read(key))
+    assert made.name == "gpt-x"
+    assert made_by_key(settings.read(key), made)
+    assert not made_by_key(settings.read({**key, "LOQUENT_MODEL": "gpt-x"}), made), "somebody did"
+    assert not any(made_by_key(settings.read(key), other) for other in others)
+    assert not made_by_key(settings.read({}), made)
 
 
 def test_a_key_that_a_row_has_makes_no_other_row(tmp_path: Path) -> None:

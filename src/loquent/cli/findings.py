@@ -19,6 +19,7 @@ from loquent.domain.errors import LoquentError, Misconfigured, ModelLoading
 from loquent.domain.urls import without_password
 from loquent.ports.extras import install
 from loquent.services.models import Offer
+from loquent.services.room import nearest
 from loquent.settings import Settings
 from loquent.settings.environment import environment
 from loquent.wiring import build
@@ -88,10 +89,10 @@ def start(found: Settings) -> list[Finding]:
 def folder(settings: Settings) -> list[Finding]:
     """The data folder: whether it can be written, has room, keeps its secret to itself, and is not of tomorrow."""
     path = settings.data_dir.absolute()
-    nearest = next(each for each in (path, *path.parents) if each.exists())
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        return [Finding(BAD, f"{nearest} cannot be written", "give it to this user, or set LOQUENT_DATA_DIR")]
-    free = shutil.disk_usage(nearest).free
+    place = nearest(path)
+    if not os.access(place, os.W_OK | os.X_OK):
+        return [Finding(BAD, f"{place} cannot be written", "give it to this user, or set LOQUENT_DATA_DIR")]
+    free = shutil.disk_usage(place).free
     room = f"{path}: {'can be written' if path.exists() else 'will be made'}, {free / 1e9:.1f} GB free"
     found = [Finding(DOUBT if free < LITTLE_SPACE else OK, room, "make room" if free < LITTLE_SPACE else "")]
     secret = path / "secret"

@@ -52,11 +52,9 @@ def model_rows(found: Settings, *, every: bool = False) -> list[Model]:
     return models
 
 
-def made_by_key(found: Settings, name: str) -> bool:
+def made_by_key(found: Settings, row: Model) -> bool:
     """Whether that row answers because a key is set, and by nobody's choice."""
-    if not found.openai_api_key or found.model:
-        return False
-    return _openai_row(found) in [row for row in model_rows(found) if row.name == name]
+    return bool(found.openai_api_key) and not found.model and row == _openai_row(found)
 
 
 def lacking(found: Settings) -> dict[str, str]:
