@@ -156,6 +156,21 @@ async def test_a_server_that_hangs_up_is_away_at_every_point(way: Way, point: st
 
 
 @every
+async def test_what_was_heard_of_a_server_is_forgotten_as_soon_as_a_call_fails(way: Way) -> None:
+    async def leaving(caller: Caller) -> None:
+        caller.reset()
+
+    async with serving(way, way.well) as (engine, model, upstream):
+        await heard(way, engine, model)
+        await engine.ready()
+        assert len(upstream.seen) == 1  # an answer of just now says enough
+        upstream.script = leaving
+        await fault(way, engine, model)
+        with pytest.raises(Unavailable):
+            await engine.ready()
+
+
+@every
 @pytest.mark.parametrize("point", POINTS)
 async def test_a_cancelled_call_hangs_up_within_a_second_at_every_point(way: Way, point: str) -> None:
     async def stuck(caller: Caller) -> None:

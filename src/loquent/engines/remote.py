@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import math
-import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping
 
@@ -30,7 +29,6 @@ class Remote(ABC):
         self._key = options.key_of(model)
         self._more = told if options.tells(model) else None
         self._server: Server | None = None
-        self._heard_at = -math.inf
 
     # What the wire says.
 
@@ -86,11 +84,11 @@ class Remote(ABC):
 
     async def ready(self) -> None:
         """See the port: where nothing was heard of it for some seconds, its list of models is asked for."""
-        now = time.monotonic()
-        if now - self._heard_at < self.known_seconds:
+        server, now = self._reach(), asyncio.get_running_loop().time()
+        if now - server.heard_at < self.known_seconds:
             return
         try:
-            connection = await self._reach().ask("GET", self.listing, b"", seconds=self._model.timeouts.connect)
+            connection = await server.ask("GET", self.listing, b"", seconds=self._model.timeouts.connect)
         except LoquentError as fault:
             raise Unavailable(fault.message) from fault
         try:
@@ -101,7 +99,7 @@ class Remote(ABC):
                 raise refused if isinstance(refused, Unavailable) else Unavailable(refused.message)
         finally:
             connection.drop()
-        self._heard_at = now
+        server.heard_at = now
 
     def figures(self) -> Mapping[str, float]:
         """See Watched: connections to the server, busy and idle."""
@@ -139,7 +137,6 @@ class Remote(ABC):
                 await connection.read(self.settle_seconds)
         finally:
             connection.let_go()
-        self._heard_at = time.monotonic()
         if answered.usage is not None:
             yield Chunk(usage=answered.usage)
 
@@ -159,7 +156,6 @@ class Remote(ABC):
             kind = connection.headers.get(b"content-encoding") or connection.headers.get(b"content-type", b"")
         finally:
             connection.let_go()
-        self._heard_at = time.monotonic()
         return body, self._told(kind)
 
     def _told(self, header: bytes) -> str:

@@ -150,6 +150,8 @@ class Connection(asyncio.Protocol):
     def _fail(self, fault: LoquentError) -> None:
         if self._fault is None:
             self._fault = fault
+        if not self._done:
+            self._server.heard_at = -math.inf
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -228,6 +230,7 @@ class Connection(asyncio.Protocol):
             self.headers = {}
             return
         self._done = True
+        self._server.heard_at = self._loop.time() if self.status < 400 else -math.inf
         self._keeps = self._parser.should_keep_alive()
         self._tell()
 
@@ -252,6 +255,7 @@ class Server:
         self._more = more
         self.connect_seconds = connect_seconds
         self.connections: set[Connection] = set()
+        self.heard_at = -math.inf  # when a call was last answered, by the loop's clock; one that fails takes it back
         self._kept: deque[Connection] = deque()
         self._tls: ssl.SSLContext | None = None
         self._is_open = False
@@ -340,5 +344,6 @@ class Server:
                     lambda: Connection(self, loop), self._host, self._port, ssl=self._tls
                 )
         except (OSError, UnicodeError) as error:  # refused, no such name, no TLS, too slow
+            self.heard_at = -math.inf
             raise Unavailable(f"{self.name}: the engine cannot be reached") from error
         return connection
