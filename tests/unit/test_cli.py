@@ -197,7 +197,7 @@ def test_a_system_text_makes_a_chat(command: Command) -> None:
 
 
 def test_the_record_as_json_is_that_of_the_api(command: Command) -> None:
-    from loquent.web.api.generations import shown
+    from loquent.web.api.shown import shown
 
     done = command("generate", "the river rose", "--json")
     assert done.stderr == ""

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loquent.domain.errors import Invalid
-from loquent.web.api.generations import NewGeneration
+from loquent.web.api.asked import NewGeneration
 from loquent.web.body import read_json, validate
 from loquent.web.compat.openai_ask import ChatCompletion, TextCompletion
 from loquent.web.quick import usual

@@ -146,7 +146,7 @@ async def _print_stream(services: Services, begun: Begun) -> None:
 
 async def _print_record(services: Services, begun: Begun) -> None:
     from loquent.cli.terminal import out
-    from loquent.web.api.generations import encode
+    from loquent.web.api.shown import encode
 
     try:
         await services.generations.collect(begun)

@@ -10,7 +10,10 @@ from pydantic import Field
 from loquent.domain.clock import iso
 from loquent.domain.documents import Document
 from loquent.services.documents import Question
-from loquent.web.api.generations import EVENTS, AskedNowOrLater, answer_of, json_answer, listing
+from loquent.web.answers import json_answer
+from loquent.web.api.asked import AskedNowOrLater
+from loquent.web.api.events import EVENTS, answer_of
+from loquent.web.api.shown import listing
 from loquent.web.deps import Ours, StrictRoute, Who, check_form
 from loquent.web.direct import idempotency_key
 from loquent.web.download import SENT_ON, original

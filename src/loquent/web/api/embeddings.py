@@ -10,7 +10,8 @@ import msgspec
 from pydantic import Field, field_validator
 
 from loquent.services.embeddings import Embedded
-from loquent.web.api.generations import common, headers_of
+from loquent.web.answers import headers_of
+from loquent.web.api.shown import common
 from loquent.web.body import Wire
 from loquent.web.direct import Call, Direct
 from loquent.web.messages import LONGEST

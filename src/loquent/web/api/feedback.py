@@ -15,7 +15,8 @@ from loquent.domain.feedback import COMMENT, LABEL, LABELS, Feedback
 from loquent.domain.generations import Content, Generation
 from loquent.domain.principals import Principal
 from loquent.services.feedback import Joined
-from loquent.web.api.generations import json_answer, listing
+from loquent.web.answers import json_answer
+from loquent.web.api.shown import listing
 from loquent.web.body import Wire
 from loquent.web.deps import Ours, StrictRoute, Who
 from loquent.web.download import Download

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Response
 
 from loquent import __version__
 from loquent.services.metrics import CONTENT_TYPE
-from loquent.web.api.generations import json_answer
+from loquent.web.answers import json_answer
 from loquent.web.deps import Ours, StrictRoute
 from loquent.web.siblings import siblings
 

@@ -15,7 +15,8 @@ from loquent.domain.clock import iso
 from loquent.domain.generations import Content, Generation
 from loquent.domain.principals import Principal
 from loquent.services.history import Filters, written
-from loquent.web.api.generations import list_answer, listed, moment, shown
+from loquent.web.api.asked import moment
+from loquent.web.api.shown import list_answer, listed, shown
 from loquent.web.deps import Ours, StrictRoute, Who
 from loquent.web.download import Download
 from loquent.wiring import Services

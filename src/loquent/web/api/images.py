@@ -12,7 +12,10 @@ from loquent.domain.generations import Content, Generation
 from loquent.domain.images import Image
 from loquent.domain.models import BOOLEAN
 from loquent.services.images import Question
-from loquent.web.api.generations import EVENTS, AskedNowOrLater, answer_of, json_answer, listing, shown
+from loquent.web.answers import json_answer
+from loquent.web.api.asked import AskedNowOrLater
+from loquent.web.api.events import EVENTS, answer_of
+from loquent.web.api.shown import listing, shown
 from loquent.web.deps import Ours, StrictRoute, Who, check_form
 from loquent.web.direct import idempotency_key
 from loquent.web.download import SENT_ON, original

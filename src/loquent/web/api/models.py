@@ -14,7 +14,8 @@ from loquent.domain.models import Model
 from loquent.domain.registry import place_of
 from loquent.services.models import Offer
 from loquent.services.registry import Added
-from loquent.web.api.generations import json_answer, listing
+from loquent.web.answers import json_answer
+from loquent.web.api.shown import listing
 from loquent.web.body import Wire
 from loquent.web.deps import Admin, Ours, StrictRoute, Who
 from loquent.wiring import Services

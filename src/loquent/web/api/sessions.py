@@ -11,15 +11,10 @@ from loquent.domain.clock import iso, later
 from loquent.domain.generations import COMPLETED, Content, Generation
 from loquent.domain.sessions import TITLE, Session
 from loquent.services.sessions import Manner
-from loquent.web.api.generations import (
-    EVENTS,
-    Asked,
-    AskedNowOrLater,
-    answer_of,
-    common,
-    json_answer,
-    listing,
-)
+from loquent.web.answers import json_answer
+from loquent.web.api.asked import Asked, AskedNowOrLater
+from loquent.web.api.events import EVENTS, answer_of
+from loquent.web.api.shown import common, listing
 from loquent.web.body import Wire
 from loquent.web.deps import Ours, StrictRoute, Who
 from loquent.web.direct import idempotency_key

@@ -13,7 +13,7 @@ from loquent.domain.generations import CANCELLED, FAILED, MESSAGE, Content, Gene
 from loquent.domain.ids import as_uuid, from_uuid
 from loquent.services.generations import Begun, Filters
 from loquent.services.summaries import Wish
-from loquent.web.api.generations import json_answer
+from loquent.web.answers import json_answer
 from loquent.web.body import Wire
 from loquent.web.deps import Ours, StrictRoute, Who, check_form
 from loquent.web.direct import idempotency_key

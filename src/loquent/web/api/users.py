@@ -10,7 +10,7 @@ from pydantic import Field
 from loquent.domain.clock import iso
 from loquent.domain.users import User
 from loquent.web import logins
-from loquent.web.api.generations import json_answer
+from loquent.web.answers import json_answer
 from loquent.web.body import Wire
 from loquent.web.deps import Ours, StrictRoute, Who, check_form
 

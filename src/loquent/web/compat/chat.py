@@ -16,7 +16,7 @@ from loquent.domain.clock import iso
 from loquent.domain.ids import as_uuid, from_uuid
 from loquent.domain.sessions import PREFIX
 from loquent.services.sessions import Manner
-from loquent.web.api.generations import headers_of, json_answer
+from loquent.web.answers import headers_of, json_answer
 from loquent.web.body import Wire
 from loquent.web.deps import Ours, StrictRoute, Who
 from loquent.web.direct import Call, Direct

@@ -11,8 +11,8 @@ from typing import Annotated, Literal
 import msgspec
 from pydantic import Field
 
+from loquent.web.answers import headers_of
 from loquent.web.api.embeddings import Texts, as_numbers, written
-from loquent.web.api.generations import headers_of
 from loquent.web.compat.openai import ANSWERS, caller
 from loquent.web.direct import Call, Direct
 

@@ -11,7 +11,7 @@ from loquent.domain.errors import Conflict, Invalid, NotFound
 from loquent.domain.generations import BACKGROUND, Content, Generation
 from loquent.domain.principals import Principal
 from loquent.services.generations import Generations
-from loquent.web.api.generations import StreamAnswer, headers_of, json_answer
+from loquent.web.answers import StreamAnswer, headers_of, json_answer
 from loquent.web.compat.openai import caller, dress
 from loquent.web.compat.responses_ask import NewResponse, earlier, wanted
 from loquent.web.compat.responses_events import Events, followed, told

@@ -21,7 +21,7 @@ from loquent.services.generations import Wanted
 from loquent.services.history import Filters
 from loquent.services.models import Offer
 from loquent.web import logins
-from loquent.web.api.generations import json_answer
+from loquent.web.answers import json_answer
 from loquent.web.body import LOOSE, Wire, check_is_json, read_json
 from loquent.web.deps import Ours, StrictRoute, WhoByToken, check_form
 from loquent.web.direct import Call, Direct, NoToken, by_token

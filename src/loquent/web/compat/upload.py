@@ -18,7 +18,7 @@ from loquent.domain.generations import COMPLETED, Content, Generation
 from loquent.domain.principals import Principal
 from loquent.services.history import Filters
 from loquent.web import logins
-from loquent.web.api.generations import WholeAnswer, json_answer
+from loquent.web.answers import WholeAnswer, json_answer
 from loquent.web.api.images import answer_in
 from loquent.web.body import Wire
 from loquent.web.deps import Ours, StrictRoute, WhoByToken, check_form
