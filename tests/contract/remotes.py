@@ -149,7 +149,13 @@ WIRES = (
             {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": COUNTS},
             {"type": "message_stop"},
         ),
-        (b'{"content":[{"type":"text","text":7}]}', b'{"content":"hello"}'),
+        (
+            b"{}",
+            b'{"type":"message","content":[{"type":"text","text":7}]}',
+            b'{"type":"message","content":[{"type":"text","text":"\xff"}]}',
+            b'{"type":"message","content":"hello"}',
+            b'{"type":"completion","completion":"x"}',
+        ),
     ),
     Wire(
         "http_text",
