@@ -15,7 +15,7 @@ from built import wanted as wish
 from loquent.domain.generations import Content, Generation
 from loquent.domain.principals import Principal
 from loquent.domain.requests import Parameters
-from loquent.services.generations import Wanted
+from loquent.services.wanted import Wanted
 from loquent.wiring import Services
 from scripted import Caller, listening
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from loquent import settings
 from loquent.domain.principals import Principal
-from loquent.services.generations import Wanted
 from loquent.services.passwords import Passwords
+from loquent.services.wanted import Wanted
 from loquent.settings import Settings
 from loquent.wiring import Services, build
 

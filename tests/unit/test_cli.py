@@ -29,7 +29,7 @@ from loquent.cli.summarize import summarize
 from loquent.domain.generations import Content, Generation
 from loquent.domain.principals import Principal
 from loquent.domain.summaries import LENGTHS
-from loquent.services.generations import Filters
+from loquent.services.history import Filters
 from loquent.settings import Settings
 from loquent.settings.environment import load_settings
 from loquent.wiring import Services, build

@@ -30,10 +30,10 @@ from loquent.domain.requests import Parameters
 from loquent.domain.summaries import piece_characters
 from loquent.ports.engine import Ask
 from loquent.services.documents import Documents, Question
-from loquent.services.generations import Begun, Key
 from loquent.services.history import Filters
 from loquent.services.limits import Over
 from loquent.services.uploads import Uploads
+from loquent.services.wanted import Begun, Key
 from loquent.wiring import Services, build
 
 pytestmark = pytest.mark.anyio

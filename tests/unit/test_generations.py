@@ -31,8 +31,10 @@ from loquent.domain.usage import UsageDay, usage_day
 from loquent.ports.engine import Chunk
 from loquent.ports.store import Replace
 from loquent.services import live
-from loquent.services.generations import Event, Filters, Key
+from loquent.services.generations import Event
+from loquent.services.history import Filters
 from loquent.services.limits import Over
+from loquent.services.wanted import Key
 from loquent.wiring import Services
 
 pytestmark = pytest.mark.anyio

@@ -23,9 +23,9 @@ from loquent.engines.openai_ask import body
 from loquent.ports.blobs import Blobs, Kept
 from loquent.ports.engine import Ask
 from loquent.readers import picture_cleaner
-from loquent.services.generations import Begun, Key
 from loquent.services.images import Images, Question
 from loquent.services.limits import Over
+from loquent.services.wanted import Begun, Key
 from loquent.wiring import Services
 from loquent.wiring.models import build_models
 from loquent.wiring.rows import model_rows

@@ -37,12 +37,12 @@ from loquent.domain.requests import NOTHING
 from loquent.domain.usage import Usage, UsageDay
 from loquent.ports.engine import Chunk
 from loquent.ports.store import Add, Change, Store
-from loquent.services.generations import Key
 from loquent.services.jobs import SWEEP, Worker
 from loquent.services.live import FENCED, Live
 from loquent.services.pace import Pace
 from loquent.services.recipes import RECIPES
 from loquent.services.runner import Runner
+from loquent.services.wanted import Key
 from loquent.wiring import build
 
 T = TypeVar("T")

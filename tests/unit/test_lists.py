@@ -16,7 +16,7 @@ from loquent.domain.generations import (
     STATUSES,
 )
 from loquent.ports.store import COUNT_CAP, Position, Store
-from loquent.services.generations import Filters
+from loquent.services.history import Filters
 from loquent.services.lists import count_of, page_of, parts_of
 from loquent.services.scope import Scoped
 from storing import keep

@@ -12,7 +12,8 @@ import pytest
 from built import ANN, opened
 from loquent.domain.errors import EngineFailed
 from loquent.domain.generations import FAILED
-from loquent.services.generations import Filters, Wanted
+from loquent.services.history import Filters
+from loquent.services.wanted import Wanted
 from scripted import Caller, listening
 
 pytestmark = pytest.mark.anyio

@@ -19,9 +19,9 @@ from loquent.domain.principals import Principal
 from loquent.domain.sessions import Session
 from loquent.ports.store import Remove
 from loquent.services import limits
-from loquent.services.generations import Key
 from loquent.services.limits import Over
 from loquent.services.sessions import Manner
+from loquent.services.wanted import Key
 
 pytestmark = pytest.mark.anyio
 

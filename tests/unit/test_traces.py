@@ -22,7 +22,7 @@ from loquent.domain.generations import Content, Generation
 from loquent.domain.requests import Parameters
 from loquent.ports.store import Remove
 from loquent.ports.tracer import INTERNAL, current
-from loquent.services.generations import Begun
+from loquent.services.wanted import Begun
 from loquent.settings.environment import load_settings
 from loquent.wiring import Services, build
 

@@ -29,7 +29,7 @@ from loquent.domain.models import Timeouts
 from loquent.domain.requests import Parameters
 from loquent.ports.engine import Ask
 from loquent.ports.store import Page, Replace, Store
-from loquent.services.generations import Filters
+from loquent.services.history import Filters
 from loquent.services.models import Offer
 from loquent.services.sessions import Manner
 from loquent.services.turns import COUNTED, Turns

@@ -16,7 +16,7 @@ from loquent.domain.evolve import evolve
 from loquent.domain.generations import Generation, claimed
 from loquent.domain.requests import Parameters
 from loquent.ports.store import Replace
-from loquent.services.generations import Begun
+from loquent.services.wanted import Begun
 from loquent.wiring import Services
 from openai_server import openai_server
 from redis_server import RedisServer

@@ -15,8 +15,8 @@ from loquent.domain.errors import Invalid, NotFound, NotInstalled
 if TYPE_CHECKING:
     from loquent.domain.generations import Json
     from loquent.domain.principals import Principal
-    from loquent.services.generations import Begun, Wanted
     from loquent.services.models import Models, Offer
+    from loquent.services.wanted import Begun, Wanted
     from loquent.settings import Settings
     from loquent.wiring import Services
 
@@ -61,7 +61,7 @@ def generate(
     """
     from loquent.cli.inside import SURFACE, check_text, run
     from loquent.domain.requests import Parameters
-    from loquent.services.generations import Wanted
+    from loquent.services.wanted import Wanted
     from loquent.settings.environment import load_settings
 
     text = check_text(_typed(prompt), "the prompt")

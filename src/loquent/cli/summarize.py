@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from loquent.domain.generations import Content, Generation
     from loquent.domain.principals import Principal
     from loquent.ports.reader import ReadText
-    from loquent.services.generations import Begun
     from loquent.services.live import Live
     from loquent.services.summaries import Wish
+    from loquent.services.wanted import Begun
     from loquent.settings import Settings
     from loquent.wiring import Services
 

@@ -20,11 +20,13 @@ from loquent.ports.blobs import Blobs
 from loquent.ports.reader import Reader
 from loquent.ports.store import Add, Page, Remove, Store
 from loquent.services import limits
-from loquent.services.generations import Begun, Filters, Generations, Key, Wanted
+from loquent.services.generations import Generations
+from loquent.services.history import Filters
 from loquent.services.limits import Limits
 from loquent.services.models import Models
 from loquent.services.scope import Scoped
 from loquent.services.uploads import Uploaded, Uploads
+from loquent.services.wanted import Begun, Key, Wanted
 
 ANSWERS = (CHAT, TEXT, SUMMARY)
 """Abilities of which one is enough to say what a document says."""

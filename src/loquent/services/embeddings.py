@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from loquent.domain.errors import Cancelled, Unavailable
 from loquent.domain.models import EMBEDDINGS
 from loquent.domain.principals import Principal
-from loquent.services.generations import Begun, Generations, Wanted
+from loquent.services.generations import Generations
 from loquent.services.models import Models
+from loquent.services.wanted import Begun, Wanted
 
 
 @dataclass(frozen=True, slots=True)

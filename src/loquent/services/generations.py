@@ -12,99 +12,40 @@ from dataclasses import dataclass, field
 
 from loquent.domain import failpoints
 from loquent.domain.clock import later, now
-from loquent.domain.errors import Conflict, Invalid, LoquentError, Mismatch, NotFound, Stale, StillRunning, Taken
+from loquent.domain.errors import Conflict, Invalid, LoquentError, NotFound, Stale, StillRunning, Taken
 from loquent.domain.evolve import evolve
 from loquent.domain.feedback import Feedback
-from loquent.domain.fixed import fixed, loose
 from loquent.domain.generations import (
     BACKGROUND,
-    CANCELLED,
-    FAILED,
     FOREGROUND,
     Content,
     Generation,
-    Json,
     begin,
     cancelled,
 )
-from loquent.domain.idempotency import Repeat, repeat, repeat_id
-from loquent.domain.models import CHAT, LOGPROBS, TEXT, TOOLS, VISION
+from loquent.domain.models import CHAT, TEXT
 from loquent.domain.principals import Principal
-from loquent.domain.requests import NOTHING, Parameters
 from loquent.ports.engine import Chunk
-from loquent.ports.limiter import State
 from loquent.ports.queue import Queue
-from loquent.ports.store import Add, Change, Position, Remove, Store
-from loquent.services import limits, live
+from loquent.ports.store import Add, Position, Remove, Store
+from loquent.services import live
 from loquent.services.amend import TRIES, amend
 from loquent.services.answers import Answers
 from loquent.services.backlog import Backlog
-from loquent.services.history import Filters as Filters
-from loquent.services.history import History, Listed
+from loquent.services.history import Filters, History, Listed
 from loquent.services.limits import Limits
 from loquent.services.lists import count_of, page_of, parts_of
 from loquent.services.live import Live
 from loquent.services.models import Models, Offer
+from loquent.services.repeats import mark, repeated
 from loquent.services.runner import Runner, interruption
 from loquent.services.scope import Scoped
 from loquent.services.tokens import Tokens
+from loquent.services.wanted import Begun, Key, Wanted
 
-BEYOND_TEXT = (("pictures", VISION), ("calls", TOOLS), ("call_id", TOOLS))
-"""What a stored message may hold beside its text, and the ability that this calls for."""
-NOTHING_MORE: frozenset[str] = frozenset()
 CUT_SECONDS = 1.0  # after which a cancelled answer is ended though its caller is in the way
 LOOK_SECONDS = 0.25  # between looks at a generation that runs in another process
 QUIET_SECONDS = 15.0  # of silence, after which a follower is told that all is well
-
-
-@fixed
-class Key:
-    """An Idempotency-Key as it came, with the route and the body that it came with."""
-
-    route: str
-    key: str
-    body: bytes
-
-
-@fixed
-class Wanted:
-    """What a caller wants made. ``input`` is what is stored; ``text`` is its text, for previews and lengths."""
-
-    kind: str
-    surface: str
-    input: Json
-    text: str
-    model: str | None = None
-    parameters: Parameters = NOTHING
-    streamed: bool = False
-    key: Key | None = None
-    rule: str = limits.GENERATIONS
-    needs: tuple[str, ...] = ()  # abilities of which the model has one; nothing: what the input wants
-    session: str | None = None  # of a turn: see Sessions
-    turn: int | None = None
-    upload: str | None = None  # the document or the image that it is about
-    beside: tuple[Change, ...] = ()  # written with it, all or none, before it runs
-    cache: bool | None = None  # whether a kept answer will do; None: where it would come out the same
-
-    @property
-    def is_kept_first(self) -> bool:
-        """Whether it is on the record before it runs, for others to see; most answers are written at their end."""
-        return self.key is not None or self.turn is not None or bool(self.beside)
-
-
-@loose
-class Begun:
-    """A generation that was accepted. ``live`` is there where the caller is to run it; not for jobs and repeats."""
-
-    generation: Generation
-    content: Content
-    live: Live | None = None
-    limit: State | None = None
-    replayed: bool = False
-
-    def now(self) -> tuple[Generation, Content]:
-        """The record and the texts as they stand now."""
-        return (self.live.generation, self.live.content) if self.live else (self.generation, self.content)
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,7 +260,7 @@ class Generations:
             return self._models.pick_for_summary(wanted.model, who)
         needs = (CHAT,) if "messages" in wanted.input else (TEXT,) if wanted.input.get("plain") else (TEXT, CHAT)
         offer = self._models.pick(wanted.model, *(wanted.needs or needs), who=who)
-        if lacking := _called_for(wanted) - offer.model.abilities:
+        if lacking := wanted.called_for() - offer.model.abilities:
             able = ", ".join(sorted(offer.model.abilities))
             raise Invalid(f"the model {offer.model.name!r} can do {able}, not {min(lacking)}", field="model")
         return offer
@@ -357,7 +298,7 @@ class Generations:
     async def _keep(self, who: Principal, wanted: Wanted, begun: Begun) -> None:
         """Write what was accepted, with its key; where another request was first with the key, become its repeat."""
         key = wanted.key
-        beside = [*wanted.beside, *([Add(_mark(who, key, begun.generation.id))] if key else ())]
+        beside = [*wanted.beside, *([Add(mark(who, key, begun.generation.id))] if key else ())]
         try:
             await Scoped(self._store, who).write(Add(begun.generation), Add(begun.content), *beside)
             begun.generation, begun.content = evolve(begun.generation, version=1), evolve(begun.content, version=1)
@@ -376,42 +317,13 @@ class Generations:
         return key is not None and await self.repeated(who, key) is not None
 
     async def repeated(self, who: Principal, key: Key) -> Begun | None:
-        """What an earlier request with this key made; None where there is none that still counts."""
-        scoped = Scoped(self._store, who)
-        found = await scoped.get(Repeat, repeat_id(who, route=key.route, key=key.key))
-        if not found:
-            return None
-        record = found[0]
-        made = await scoped.get(Generation, record.generation)
-        texts = await scoped.get(Content, record.generation)
-        is_void = made and made[0].mode == FOREGROUND and made[0].status in (FAILED, CANCELLED)
-        if not made or not texts or is_void or record.expires_at <= now():
-            await scoped.write(Remove(record))  # it gave no answer to repeat: the key is free again
-            return None
-        if record.fingerprint != _mark(who, key, "").fingerprint:
-            raise Mismatch("this Idempotency-Key came before, with another body", field="Idempotency-Key")
-        if made[0].mode == FOREGROUND and not made[0].is_over:
-            raise StillRunning("the first request with this Idempotency-Key is still being worked on")
-        return Begun(made[0], texts[0], replayed=True)
+        """See repeats.repeated."""
+        return await repeated(self._store, who, key)
 
 
 def _text_of(generation: Generation, content: Content) -> str:
     """As much as its attempt has written: what a new one finds there is the text of the one before."""
     return content.output if generation.is_over else content.output[: generation.output_characters]
-
-
-def _called_for(wanted: Wanted) -> frozenset[str]:
-    """The abilities without which this input cannot be answered as it is asked, beside those to answer at all."""
-    more = [each for each in wanted.input.get("messages", ()) if len(each) > 2]  # than a role and a text
-    if not more and wanted.parameters.logprobs is None and "tools" not in wanted.input:
-        return NOTHING_MORE
-    called_for = {ability for each in more for name, ability in BEYOND_TEXT if name in each}
-    called_for |= {TOOLS} if "tools" in wanted.input else set()
-    return frozenset(called_for | ({LOGPROBS} if wanted.parameters.logprobs is not None else set()))
-
-
-def _mark(who: Principal, key: Key, generation: str) -> Repeat:
-    return repeat(who, route=key.route, key=key.key, body=key.body, generation=generation)
 
 
 def _whom(who: Principal) -> str:

@@ -22,12 +22,13 @@ from loquent.ports.engine import Ask, Chunk
 from loquent.ports.pictures import Pictures
 from loquent.ports.store import Page, Store
 from loquent.services import limits
-from loquent.services.generations import Begun, Generations, Key, Wanted
+from loquent.services.generations import Generations
 from loquent.services.limits import Limits
 from loquent.services.live import Live
 from loquent.services.models import Models
 from loquent.services.runner import Recipe
 from loquent.services.uploads import Uploaded, Uploads, unnamed
+from loquent.services.wanted import Begun, Key, Wanted
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,10 +23,11 @@ from loquent.ports.store import Add, Page, Position, Replace, Store
 from loquent.services import limits
 from loquent.services.amend import amend
 from loquent.services.erasure import erase_session
-from loquent.services.generations import Begun, Generations, Key, Wanted
+from loquent.services.generations import Generations
 from loquent.services.limits import Limits
 from loquent.services.models import Models
 from loquent.services.scope import Scoped
+from loquent.services.wanted import Begun, Key, Wanted
 
 TRIES = 100  # as many may speak in one session at once: each try that fails means that another's went through
 LAST = 100  # turns among which those are that are not over

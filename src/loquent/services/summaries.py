@@ -12,9 +12,10 @@ from loquent.domain.requests import NOTHING
 from loquent.domain.summaries import LENGTHS
 from loquent.ports.reader import Reader, ReadText
 from loquent.services import limits
-from loquent.services.generations import Begun, Generations, Key, Wanted
+from loquent.services.generations import Generations
 from loquent.services.limits import Limits
 from loquent.services.models import Models
+from loquent.services.wanted import Begun, Key, Wanted
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,12 +28,13 @@ from loquent.ports.engine import Ask, Chunk
 from loquent.ports.figures import figures_of
 from loquent.ports.store import Change, Replace, Store
 from loquent.ports.tracer import CLIENT, CONSUMER, INTERNAL, Span, Tracer, current
-from loquent.services.generations import Begun, Generations, Wanted
+from loquent.services.generations import Generations
 from loquent.services.live import Live
 from loquent.services.models import Offer
 from loquent.services.pace import Pace
 from loquent.services.runner import Recipe, Runner
 from loquent.services.tries import Try
+from loquent.services.wanted import Begun, Wanted
 
 CARRIED = "trace"
 """In a job's details, until it is over: under which span it is run."""

@@ -21,9 +21,9 @@ from loquent.ports.blobs import Blobs
 from loquent.ports.limiter import State
 from loquent.ports.store import Add, Change, Page, Position, Remove, Store
 from loquent.services import limits
-from loquent.services.generations import Begun, Key
 from loquent.services.limits import Limits
 from loquent.services.scope import Scoped
+from loquent.services.wanted import Begun, Key
 
 log = Log("loquent.uploads")
 

@@ -10,7 +10,8 @@ import msgspec
 from fastapi import Response
 
 from loquent.domain.generations import Content, Generation
-from loquent.services.generations import Begun, Generations
+from loquent.services.generations import Generations
+from loquent.services.wanted import Begun
 from loquent.web.body import HungUp
 from loquent.web.errors import Headers, rate_headers
 from loquent.web.kept import kept

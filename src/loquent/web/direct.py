@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from loquent.domain.errors import Invalid, Unauthenticated
 from loquent.domain.principals import Principal
-from loquent.services.generations import Key
+from loquent.services.wanted import Key
 from loquent.web.body import check_is_json, check_size, read_body, read_json, validate
 from loquent.web.errors import Headers
 from loquent.web.proxies import normal

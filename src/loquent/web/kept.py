@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from loquent.domain.errors import Invalid
-from loquent.services.generations import Begun
+from loquent.services.wanted import Begun
 from loquent.web.errors import Headers
 
 NAME = "X-Loquent-Cache"

@@ -10,7 +10,8 @@ from typing import Any
 from fastapi import Request, Response
 
 from loquent.domain.errors import Invalid, LoquentError
-from loquent.services.generations import Begun, Generations
+from loquent.services.generations import Generations
+from loquent.services.wanted import Begun
 from loquent.web.answers import Show, StreamAnswer, WholeAnswer, headers_of, json_answer, place_of
 from loquent.web.api.shown import shown
 from loquent.web.deps import Ours, Who

@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Request, Response
 
 from loquent.domain.generations import Json
-from loquent.services.generations import Wanted
 from loquent.services.history import Filters
+from loquent.services.wanted import Wanted
 from loquent.web.answers import headers_of, json_answer, place_of
 from loquent.web.api.asked import NewGeneration, moment
 from loquent.web.api.events import EVENTS, follow, stream_of

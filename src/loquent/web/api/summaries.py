@@ -11,8 +11,9 @@ from loquent.domain.clock import SECOND, iso
 from loquent.domain.errors import NotFound
 from loquent.domain.generations import CANCELLED, FAILED, MESSAGE, Content, Generation
 from loquent.domain.ids import as_uuid, from_uuid
-from loquent.services.generations import Begun, Filters
+from loquent.services.history import Filters
 from loquent.services.summaries import Wish
+from loquent.services.wanted import Begun
 from loquent.web.answers import json_answer
 from loquent.web.body import Wire
 from loquent.web.deps import Ours, StrictRoute, Who, check_form

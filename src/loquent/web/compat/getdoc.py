@@ -15,7 +15,7 @@ from loquent.domain.generations import COMPLETED, FAILED, Content, Generation
 from loquent.domain.ids import as_uuid, from_uuid
 from loquent.services import live
 from loquent.services.documents import Answered
-from loquent.services.generations import Begun
+from loquent.services.wanted import Begun
 from loquent.web.answers import WholeAnswer, json_answer
 from loquent.web.deps import Ours, StrictRoute, Who, check_form
 from loquent.web.direct import idempotency_key

@@ -14,7 +14,7 @@ from loquent.domain.errors import Invalid, LoquentError, NotFound
 from loquent.domain.generations import Json
 from loquent.domain.models import Model
 from loquent.domain.principals import Principal
-from loquent.services.generations import Begun, Wanted
+from loquent.services.wanted import Begun, Wanted
 from loquent.web.answers import headers_of, json_answer
 from loquent.web.compat.openai_ask import ChatCompletion, Common, TextCompletion
 from loquent.web.compat.openai_wire import DONE, again, chunk, end, head, head_of, is_said, whole

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field
 from loquent.domain.errors import Invalid
 from loquent.domain.generations import COMPLETED, Content, Generation, Json
 from loquent.domain.requests import Parameters
-from loquent.services.generations import Key, Wanted
+from loquent.services.wanted import Key, Wanted
 from loquent.web.body import Wire
 from loquent.web.compat.responses_items import Id, Items, Stored, messages_of
 from loquent.web.messages import MOST_TOOLS, Function, Name, Text, check_results, only_functions, stored_tools

@@ -11,7 +11,8 @@ from loquent.domain.errors import LoquentError, Unavailable
 from loquent.domain.generations import COMPLETED, FAILED, Content, Generation, Json
 from loquent.domain.principals import Principal
 from loquent.ports.engine import CallPiece, Chunk
-from loquent.services.generations import Begun, Event, Generations
+from loquent.services.generations import Event, Generations
+from loquent.services.wanted import Begun
 from loquent.web.compat.openai_wire import again
 from loquent.web.compat.responses_wire import (
     IN_PROGRESS,

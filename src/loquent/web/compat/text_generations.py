@@ -17,9 +17,9 @@ from loquent.domain.generations import COMPLETED, Content
 from loquent.domain.principals import Principal
 from loquent.domain.requests import Parameters
 from loquent.domain.usage import estimate_tokens
-from loquent.services.generations import Wanted
 from loquent.services.history import Filters
 from loquent.services.models import Offer
+from loquent.services.wanted import Wanted
 from loquent.web import logins
 from loquent.web.answers import json_answer
 from loquent.web.body import LOOSE, Wire, check_is_json, read_json
