@@ -509,6 +509,7 @@ def test_a_batch_says_what_the_library_says_alone(family: str) -> None:
 SCRIPT = """
 import asyncio, sys
 from pathlib import Path
+from loquent.domain.errors import NotYet
 from loquent.domain.models import Model
 from loquent.domain.requests import Parameters
 from loquent.engines import Options, connect
@@ -520,6 +521,12 @@ async def main():
     engine = connect(model, Options(path.parent, slots=1, threads=1))
     assert "torch" not in sys.modules and "transformers" not in sys.modules
     await engine.open()
+    while True:  # an ask waits for some seconds only, and a slow machine is no fault
+        try:
+            await engine.ready()
+            break
+        except NotYet:
+            await asyncio.sleep(0.1)
     async for chunk in engine.stream(Ask(model, Parameters(max_tokens=900), prompt="One,")):
         print("ready", flush=True)
         break
