@@ -31,7 +31,7 @@ from loquent.services.sessions import Manner
 from loquent.stores import connect
 from loquent.stores.rows import rows_of
 from loquent.stores.sql_statements import Statements
-from loquent.stores.sqlite import Threads
+from loquent.stores.sqlite_threads import Threads
 from loquent.wiring import Services, build
 
 T = TypeVar("T")

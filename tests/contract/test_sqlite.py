@@ -30,7 +30,8 @@ from loquent.stores import Keeper
 from loquent.stores.migrations import HEAD
 from loquent.stores.rows import rows_of
 from loquent.stores.sql_statements import Statements
-from loquent.stores.sqlite import PRAGMAS, Threads, connection
+from loquent.stores.sqlite_link import PRAGMAS, connection
+from loquent.stores.sqlite_threads import Threads
 
 pytestmark = pytest.mark.anyio
 

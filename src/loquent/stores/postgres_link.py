@@ -73,8 +73,7 @@ def hang_up(used: psycopg.Connection[Any] | None) -> None:
             line.shutdown(socket.SHUT_RDWR)
 
 
-def close(dropped: psycopg.Connection[Any] | None) -> None:
+def close(dropped: psycopg.Connection[Any]) -> None:
     """Let go of it, whatever state it is in."""
-    if dropped is not None:
-        with suppress(psycopg.Error):
-            dropped.close()
+    with suppress(psycopg.Error):
+        dropped.close()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import chain
 from typing import Any
@@ -23,6 +23,7 @@ from loquent.domain.errors import Invalid, LoquentError, Stale, Taken
 from loquent.domain.outages import Outage
 from loquent.stores.groups import grouped
 from loquent.stores.lane import Job, Lane
+from loquent.stores.lanes import Lanes
 from loquent.stores.postgres_link import away, close, connection, hang_up, is_open, said
 from loquent.stores.sql import Call
 from loquent.stores.sql_statements import KEYS
@@ -34,59 +35,24 @@ READS, WRITES = "reads", "writes"
 encode = msgspec.json.Encoder().encode
 
 
-class Threads:
-    """The Driver of PostgreSQL. A connection that met an error which is not a caller's is dropped and made anew."""
+class Threads(Lanes[psycopg.Connection[Any]]):
+    """The Driver of PostgreSQL."""
 
     dialect: Dialect = PGDialect_psycopg(paramstyle="format")  # type: ignore[no-untyped-call]  # SQLAlchemy's own
 
     def __init__(self, url: str, patience: float, outage: Outage) -> None:
+        super().__init__("postgres")
         self._url, self._patience, self._outage = url, patience, outage
-        self._writer: psycopg.Connection[Any] | None = None
-        self._reader: psycopg.Connection[Any] | None = None
-        self._writes = Lane("postgres-writer", self._write_group, self._drop_writer)
-        self._reads = Lane("postgres-reader", self._read_group, self._drop_reader)
 
-    async def open(self) -> None:
-        """Start both threads."""
-        self._writes.open()
-        self._reads.open()
-
-    async def close(self) -> None:
-        """Finish what waits."""
-        await self._writes.close()
-        await self._reads.close()
-
-    async def read(self, call: Call) -> list[Any]:
-        """See Driver."""
-        rows: list[Any] = await self._done(self._reads, (call,), lambda: self._reader)
-        return rows
-
-    async def write(self, calls: Sequence[Call]) -> None:
-        """See Driver."""
-        await self._done(self._writes, calls, lambda: self._writer)
-
-    async def take(self, call: Call) -> list[Any]:
-        """See Driver."""
-        rows: list[Any] = await self._done(self._writes, (call,), lambda: self._writer)
-        return rows
-
-    def figures(self) -> Mapping[str, float]:
-        """See Watched."""
-        used = (self._writer, self._reader)
-        return {
-            "reads_waiting": self._reads.waiting,
-            "writes_waiting": self._writes.waiting,
-            "connections": sum(each is not None and not each.closed for each in used),
-        }
-
-    async def _done(self, lane: Lane, calls: Sequence[Call], used: Callable[[], psycopg.Connection[Any] | None]) -> Any:
+    async def _done(self, lane: Lane, calls: Sequence[Call]) -> Any:
         """Have it done. The server's own timeouts end what is slow; one that is frozen is hung up on from outside."""
         try:
             async with asyncio.timeout(self._patience):
                 return await lane.do(calls)
         except TimeoutError:
-            hang_up(used())
-            self._outage.gone(WRITES if lane is self._writes else READS, "it says nothing")
+            what, used = (WRITES, self._writer) if lane is self._writes else (READS, self._reader)
+            hang_up(used)
+            self._outage.gone(what, "it says nothing")
             raise away("it says nothing") from None
 
     def _write_group(self, group: list[Job]) -> None:
@@ -130,13 +96,11 @@ class Threads:
         if isinstance(error, psycopg.Error):
             self._outage.gone(what, said(error))
 
-    def _drop_writer(self) -> None:
-        dropped, self._writer = self._writer, None
+    def _close(self, dropped: psycopg.Connection[Any]) -> None:
         close(dropped)
 
-    def _drop_reader(self) -> None:
-        dropped, self._reader = self._reader, None
-        close(dropped)
+    def _is_open(self, used: psycopg.Connection[Any]) -> bool:
+        return not used.closed
 
 
 def _asks(job: Job) -> bool:
