@@ -140,19 +140,50 @@ async def test_the_result_of_a_call_is_read(engine: Llama) -> None:
 @pytest.mark.model
 async def test_what_cannot_be_held_is_refused(engine: Llama) -> None:
     odd = Tool("odd", "", {"type": "object", "properties": {"a": {"not": {}}}})
-    wanted = {"type": "json_object"}
-    form = evolve(asking(), parameters=evolve(asking().parameters, response_format=wanted))
     prompt = evolve(asked("One", ROW), tools=TOOLS)
     for ask, field in (
         (asking(tools=(odd,), tool_choice="required"), "tools"),
         (asking(tool="no such"), "tool_choice"),
-        (form, "response_format"),
         (prompt, "tools"),
     ):
         with pytest.raises(Invalid) as refused:
             await chunks(engine, ask)
         assert refused.value.field == field
-    assert await text(engine, evolve(form, tool_choice="none"))
+
+
+FORM = {"type": "object", "properties": {"city": {"enum": ["Paris", "Rome"]}}, "required": ["city"]}
+
+
+def in_form(ask: Ask) -> Ask:
+    """The same, whose answer is to keep to FORM."""
+    form = {"type": "json_schema", "json_schema": {"name": "f", "schema": FORM}}
+    return evolve(ask, parameters=evolve(ask.parameters, response_format=form))
+
+
+@pytest.mark.model
+async def test_a_form_is_for_the_answer_and_not_for_calls(engine: Llama) -> None:
+    made = await chunks(engine, in_form(asking(tool_choice="required")))
+    assert calls(made) == [("get_weather", {"city": "Paris"})]
+    for choice in ("none", "auto"):
+        made = await chunks(engine, in_form(asking("Name a city, in JSON.", tool_choice=choice, max_tokens=40)))
+        assert calls(made) or json.loads("".join(chunk.text for chunk in made))["city"] in ("Paris", "Rome")
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+@pytest.mark.parametrize("begins", ["call ", '{"city'])
+async def test_a_model_may_call_or_answer_in_a_form(tmp_path: Path, begins: str, *, streamed: bool) -> None:
+    said = row(id="said.gguf")
+    gguf.parrot(tmp_path / "said.gguf", [begins])
+    async with opened(options(tmp_path, context=4096), said) as (engine,):
+        made = await chunks(engine, in_form(asking(model=said, max_tokens=200, streamed=streamed)))
+    text = "".join(chunk.text for chunk in made)
+    if begins == "call ":
+        assert not text
+        assert {name for name, _ in calls(made)} < {tool.name for tool in TOOLS}
+    else:
+        assert not calls(made)
+        assert json.loads(text)["city"] in ("Paris", "Rome")
+    assert reason(made) == ["tool_calls" if begins == "call " else "stop"]
 
 
 async def test_a_model_that_begins_a_call_of_itself_makes_it(tmp_path: Path) -> None:

@@ -226,8 +226,6 @@ def test_errors_have_their_types(client: OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as refused:
         client.responses.create(model="echo", input="x", tools=[{"type": "web_search"}])
     assert refused.value.param == "tools"
-    with pytest.raises(openai.BadRequestError):
-        client.responses.create(model="echo", input="x", truncation="auto")
     with pytest.raises(openai.InternalServerError):
         client.responses.create(model="echo", input="[fail] x")
     with pytest.raises(openai.InternalServerError):

@@ -73,8 +73,9 @@ class Answer:
         if self._begun:
             return
         self._begun = True
-        self._is_call = self._asked.calls and text[0] == llama_tools.START
-        if self._asked.constrained and text[0] not in (llama_tools.START if self._asked.calls else JSON_STARTS):
+        self._is_call = text[0] == self._asked.calls[:1]
+        starts = llama_tools.START if self._asked.calls == llama_tools.START else JSON_STARTS
+        if self._asked.constrained and not self._is_call and text[0] not in starts:
             raise self._not_followed()
 
     def _end(self, reason: str) -> list[Chunk]:

@@ -36,7 +36,7 @@ class Request:
     body: dict[str, Any]
     constrained: bool  # a grammar holds for the whole answer
     few_shot: bool
-    calls: bool = False  # an answer that begins with a brace is a call of a tool
+    calls: str = ""  # an answer that begins so is a call of a tool
     logprobs: int | None = None  # so many others for each token
 
     def wire(self, scales: list[dict[str, Any]]) -> bytes:
@@ -76,37 +76,36 @@ def request(ask: Ask, *, knows_tools: bool = False) -> Request:
     if wanted.reasoning_effort is not None and chat:
         effort = wanted.reasoning_effort
         body["chat_template_kwargs"] = {"enable_thinking": effort != "none", "reasoning_effort": effort}
-    calls = False
+    calls = ""
     if chat:
         calls = _chat(ask, body, knows_tools=knows_tools)
     else:
         if ask.tools and ask.tool_choice != NONE:
             raise Invalid("tools are for chats with a model that has a chat template", field="tools")
         body["prompt"] = conversation(ask.messages) if few_shot else ask.prompt or ""
-    constrained = held is not None or (calls and llama_tools.is_forced(ask))
+    constrained = held is not None or (bool(calls) and llama_tools.is_forced(ask))
     return Request(chat, body, constrained, few_shot, calls, wanted.logprobs)
 
 
-def _chat(ask: Ask, body: dict[str, Any], *, knows_tools: bool) -> bool:
-    """Put the messages and tools into the body; whether calls come as JSON that a grammar holds."""
+def _chat(ask: Ask, body: dict[str, Any], *, knows_tools: bool) -> str:
+    """Put the messages and tools into the body; how calls begin where they come as JSON that a grammar holds."""
     messages: Sequence[Message] = ask.messages
     has_calls = any(each.calls or each.call_id for each in messages)
     if has_calls and not knows_tools:
         messages = llama_tools.retold(messages)
-    is_held = False
+    begins = ""
     if ask.tools and ask.tool_choice != NONE:
-        if "grammar" in body:
-            raise Invalid("this engine cannot offer tools and keep to a response_format", field="response_format")
-        is_held = llama_tools.is_forced(ask) or not knows_tools
-        if is_held:
-            messages = llama_tools.explained(messages, ask.tools)
-            body["grammar"] = llama_tools.call_grammar(ask)
+        form = body.get("grammar")
+        if llama_tools.is_forced(ask) or not knows_tools or form:
+            begins = llama_tools.OR_FORM if form and not llama_tools.is_forced(ask) else llama_tools.START
+            messages = llama_tools.explained(messages, ask.tools, begins)
+            body["grammar"] = llama_tools.call_grammar(ask, form)
         else:
             body["tools"] = llama_tools.offered(ask)
             if ask.parallel_calls is not None:
                 body["parallel_tool_calls"] = ask.parallel_calls
     body["messages"] = [_message(each, ask) for each in messages]
-    return is_held
+    return begins
 
 
 def _message(message: Message, ask: Ask) -> dict[str, Any]:

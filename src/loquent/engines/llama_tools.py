@@ -17,12 +17,14 @@ from loquent.domain.requests import AUTO, NONE, Message, Tool, ToolCall
 from loquent.engines.llama_schema import grammar
 from loquent.ports.engine import Ask, CallPiece
 
-START = "{"
+START, OR_FORM = "{", "call "
+"""How a call begins: as the JSON that it is, or, where another JSON may stand in its place, with a word before it."""
 NOTHING: Mapping[str, Any] = {"type": "object", "properties": {}}
 EXPLAINED = (
     'You may call these functions. To call one, answer with nothing but JSON of this form: {"name": …, "arguments": '
     "{…}}"
 )
+SAY_SO = f"Put the word {OR_FORM.strip()!r} before it. Any other answer is JSON, too."
 OR_TEXT = "\ntext: /[^{](.|\\n)*/"
 
 
@@ -36,10 +38,10 @@ def is_forced(ask: Ask) -> bool:
     return bool(ask.tools) and bool(ask.tool or ask.tool_choice not in (AUTO, NONE))
 
 
-def call_grammar(ask: Ask) -> str:
+def call_grammar(ask: Ask, form: str | None = None) -> str:
     """What keeps the answer to a call of one of the tools, or, where it need not be one, to that or a text.
 
-    Raises Invalid.
+    ``form``: the grammar of what that text is to be. Raises Invalid.
     """
     tools = [tool for tool in ask.tools if not ask.tool or tool.name == ask.tool]
     if not tools:
@@ -56,12 +58,18 @@ def call_grammar(ask: Ask) -> str:
         held = grammar({"type": "json_schema", "json_schema": {"schema": {"anyOf": calls}}}) or ""
     except Invalid as refused:
         raise Invalid(refused.message.replace("response_format", "tools", 1), field="tools") from refused
-    return held if is_forced(ask) else held.replace("start:", "start: call | text\ncall:", 1) + OR_TEXT
+    if is_forced(ask):
+        return held
+    if form is None:
+        return held.replace("start:", "start: call | text\ncall:", 1) + OR_TEXT
+    called = held.replace("start:", f'start: call | form\ncall: "{OR_FORM}"', 1)
+    return f"{called}\nform: {form.partition('start: ')[2]}"
 
 
-def explained(messages: Sequence[Message], tools: Sequence[Tool]) -> list[Message]:
-    """The messages, the first of which says what may be called and how."""
-    about = "\n".join([EXPLAINED, *(json.dumps(_function(tool), ensure_ascii=False) for tool in tools)])
+def explained(messages: Sequence[Message], tools: Sequence[Tool], begins: str) -> list[Message]:
+    """The messages, the first of which says what may be called and how: with what a call begins."""
+    how = f"{EXPLAINED}. {SAY_SO}" if begins == OR_FORM else EXPLAINED
+    about = "\n".join([how, *(json.dumps(_function(tool), ensure_ascii=False) for tool in tools)])
     if messages and messages[0].role == "system":
         first, rest = messages[0], messages[1:]
         return [Message("system", f"{first.content}\n\n{about}", first.pictures), *rest]
@@ -91,7 +99,7 @@ def wire_call(call: ToolCall) -> dict[str, Any]:
 def made(text: str) -> CallPiece:
     """The call that an answer is. Raises EngineFailed."""
     try:
-        call = json.loads(text)
+        call = json.loads(text.removeprefix(OR_FORM))
         return CallPiece(0, f"call_{secrets.token_hex(12)}", call["name"], json.dumps(call["arguments"]))
     except (ValueError, TypeError, KeyError, RecursionError) as broken:
         raise EngineFailed("the model's answer broke off inside a call") from broken

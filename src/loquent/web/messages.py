@@ -19,7 +19,14 @@ CallId = Annotated[str, Field(min_length=1, max_length=1_000)]
 Text = Annotated[str, Field(max_length=LONGEST)]
 
 
-class TextPart(Wire):
+class Piece(Wire):
+    """What every piece may carry: where a cache of prompts may end, the engine's own choice here."""
+
+    cache_control: dict[str, Any] | None = None
+    prompt_cache_breakpoint: dict[str, Any] | None = None
+
+
+class TextPart(Piece):
     """A piece of a message's content: text."""
 
     type: Literal["text"]
@@ -33,7 +40,7 @@ class ImageAddress(Wire):
     detail: Literal["auto", "low", "high", "original"] | None = None
 
 
-class ImagePart(Wire):
+class ImagePart(Piece):
     """A piece of a message's content: a picture."""
 
     type: Literal["image_url"]

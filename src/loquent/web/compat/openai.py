@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from fastapi import APIRouter, Response
 
-from loquent.domain.errors import Invalid, LoquentError, NotFound
+from loquent.domain.errors import ContextOverflow, Invalid, LoquentError, NotFound
 from loquent.domain.generations import Json
 from loquent.domain.models import Model
 from loquent.domain.principals import Principal
@@ -27,6 +27,8 @@ from loquent.web.sse import EventStream
 router = APIRouter(prefix="/v1", tags=["openai"], route_class=StrictRoute)
 TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 CODES = {401: "invalid_api_key", 429: "rate_limit_exceeded"}
+OVERFLOW = "Input tokens exceed the configured limit (context_length_exceeded)"
+"""Clients know it by these words: LangChain, LiteLLM and CrewAI, which may see nothing of an error but its message."""
 DIALECTS = {"chat": "chat", "text": "completion"}  # what a chunk's bytes must speak to go on as they came
 
 
@@ -93,6 +95,8 @@ def dress(error: LoquentError, request_id: str) -> Dressed:
     }
     if isinstance(error, NotFound) and "model" in error.message:
         word |= {"param": "model", "code": "model_not_found"}
+    if isinstance(error, ContextOverflow):
+        word["message"] = f"{OVERFLOW}: {error.message}"
     return code, [(b"content-type", b"application/json"), *about(error)], msgspec.json.encode({"error": word})
 
 

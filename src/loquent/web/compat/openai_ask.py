@@ -42,6 +42,7 @@ class Call(Wire):
     id: CallId
     type: Literal["function"]
     function: Called
+    index: int | None = None  # as a stream told it
 
 
 class OpenAIMessage(Wire):
@@ -55,6 +56,7 @@ class OpenAIMessage(Wire):
     tool_call_id: CallId | None = None
     reasoning_content: Text | None = None
     annotations: list[dict[str, Any]] | None = None
+    provider_specific_fields: dict[str, Any] | None = None  # LiteLLM's own, beside an answer
     audio: None = None
     function_call: None = None
 
@@ -136,6 +138,8 @@ class ChatCompletion(Common):
     service_tier: str | None = None
     prompt_cache_key: str | None = None
     prompt_cache_retention: str | None = None
+    prompt_cache_options: dict[str, Any] | None = None
+    prediction: dict[str, Any] | None = None
     safety_identifier: str | None = None
     verbosity: str | None = None
     modalities: Annotated[list[Literal["text"]], Field(max_length=1)] | None = None

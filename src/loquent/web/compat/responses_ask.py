@@ -12,7 +12,7 @@ from loquent.domain.generations import COMPLETED, Content, Generation, Json
 from loquent.domain.requests import Parameters
 from loquent.services.wanted import Key, Wanted
 from loquent.web.body import Wire
-from loquent.web.compat.responses_items import Id, Items, Stored, messages_of
+from loquent.web.compat.responses_items import Id, Items, Stored, beside_calls, messages_of
 from loquent.web.messages import MOST_TOOLS, Function, Name, Text, check_results, only_functions, stored_tools
 
 LOGPROBS = "message.output_text.logprobs"
@@ -88,7 +88,7 @@ class NewResponse(Wire):
     reasoning: ReasoningForm | None = None
     metadata: Annotated[dict[Annotated[str, Field(max_length=64)], Short], Field(max_length=16)] | None = None
     include: Annotated[list[Short], Field(max_length=20)] | None = None
-    truncation: Literal["disabled"] | None = None
+    truncation: Literal["disabled", "auto"] | None = None  # nothing is left out in silence: what is too long is refused
     store: bool | None = None
     stream: bool | None = None
     stream_options: ResponseStreamOptions | None = None
@@ -97,12 +97,17 @@ class NewResponse(Wire):
     safety_identifier: Short | None = None
     prompt_cache_key: Short | None = None
     prompt_cache_retention: Short | None = None
+    prompt_cache_options: dict[str, Any] | None = None
     service_tier: Short | None = None
+    client_metadata: dict[str, Any] | None = None  # of Codex, for its own use
     conversation: None = None
     prompt: None = None
 
 
-KEPT = {"input", "model", "stream", "stream_options", "background", "tools", "include", "truncation"}
+KEPT = {
+    *("input", "model", "stream", "stream_options", "background", "tools", "include", "truncation"),
+    *("prompt_cache_options", "client_metadata"),
+}
 """What of a request is not kept as it came: it is kept elsewhere, or says nothing of the response."""
 
 
@@ -110,7 +115,7 @@ def wanted(body: NewResponse, before: Sequence[Stored], key: Key | None) -> Want
     """What the body asks for, behind what was said ``before``. Raises Invalid."""
     if body.background and body.store is False:
         raise Invalid("store: what runs in the background is looked at later, so it has to be stored", field="store")
-    said = [*before, *messages_of(body.input)]
+    said = beside_calls([*before, *messages_of(body.input)])
     check_results(said, "input")
     told = [{"role": "system", "content": body.instructions}] if body.instructions is not None else []
     named = body.tool_choice.name if isinstance(body.tool_choice, ToolByName) else ""

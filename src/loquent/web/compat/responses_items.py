@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import AliasChoices, Discriminator, Field, Tag
 
 from loquent.domain.errors import Invalid
 from loquent.web.body import Wire
@@ -17,7 +18,13 @@ Left = list[dict[str, Any]]  # what an answer had beside its text: taken back wi
 Stored = dict[str, Any]  # a message, as the input of a generation keeps it
 
 
-class InputText(Wire):
+class Piece(Wire):
+    """What every piece of an input may carry: where a cache of prompts may end, the engine's own choice here."""
+
+    prompt_cache_breakpoint: dict[str, Any] | None = None
+
+
+class InputText(Piece):
     """A text that somebody says."""
 
     type: Literal["input_text"]
@@ -40,7 +47,7 @@ class Refusal(Wire):
     refusal: Text
 
 
-class InputImage(Wire):
+class InputImage(Piece):
     """A picture, as a data URL."""
 
     type: Literal["input_image"]
@@ -83,20 +90,28 @@ class MessageItem(Item):
     phase: Id | None = None
 
 
-class CallItem(Item):
+class OfCall(Item):
+    """What a call and its result may carry; what the SDK's own forms have beside it is taken where it is null."""
+
+    call_id: CallId
+    caller: None = None
+    namespace: None = None
+
+
+class CallItem(OfCall):
     """A call that the model asked for."""
 
     type: Literal["function_call"]
-    call_id: CallId
     name: Name
     arguments: Text
+    is_async: Annotated[None, Field(validation_alias=AliasChoices("async", "async_"))] = None
 
 
-class ResultItem(Item):
+class ResultItem(OfCall):
     """What came of it."""
 
     type: Literal["function_call_output"]
-    call_id: CallId
+    name: Name | None = None
     output: Parts
 
 
@@ -160,6 +175,28 @@ def messages_of(said: str | Iterable[Item]) -> list[Stored]:
     if not messages:
         raise Invalid("input: there is no message in it", field="input")
     return messages
+
+
+def beside_calls(messages: Iterable[Stored]) -> list[Stored]:
+    """The messages, each call right before its results, where those stand; a result that is told again is left out.
+
+    Engines want them together. Semantic Kernel says what it asked again between the two, and all results every time.
+    """
+    groups: dict[int, list[Stored]] = {}
+    waiting: dict[str, int] = {}
+    told = set()
+    for number, each in enumerate(messages):
+        if each["role"] == "tool":
+            place = waiting.pop(each["call_id"], None)
+            if place is not None:
+                groups[place] = [*groups.pop(place), each]  # behind what stands between
+            elif (each["call_id"], each["content"]) not in told:
+                groups[number] = [each]
+            told.add((each["call_id"], each["content"]))
+        else:
+            groups[number] = [each]
+            waiting |= {call["id"]: number for call in each.get("calls", ())}
+    return list(chain.from_iterable(groups.values()))
 
 
 def _read(said: str | Sequence[InputText | OutputText | Refusal | InputImage], field: str) -> Stored:
