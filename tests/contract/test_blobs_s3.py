@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import random
+import re
 import signal
 import time
 import tracemalloc
@@ -20,6 +21,7 @@ import pytest
 import time_machine
 from aiobotocore.session import get_session
 from aiohttp import ClientConnectionResetError
+from botocore.exceptions import ConnectionClosedError, EndpointConnectionError, ReadTimeoutError
 
 from loquent.blobs import connect, s3_wire
 from loquent.blobs.s3 import PART, PROBE, READ, S3
@@ -273,6 +275,19 @@ async def test_a_frozen_server_is_given_up_and_used_again_once_it_goes_on(
             s3.signal(signal.SIGCONT)
         await blobs.put(key, upload(LARGE))
         assert await whole(blobs, key) == upload(LARGE).read_bytes()
+
+
+async def test_callers_do_not_hear_where_files_are() -> None:
+    asked = "http://10.0.0.5:9000/bucket/loquent/documents/doc_1a"
+    for error in (
+        EndpointConnectionError(endpoint_url=asked),
+        ReadTimeoutError(endpoint_url=asked),
+        ConnectionClosedError(endpoint_url=asked),
+        OSError(f"cannot reach '{asked}' now"),
+    ):
+        told = s3_wire.ours(error).message
+        assert told.startswith("the place for uploaded files is away (")
+        assert not re.search(r"10\.0|bucket|doc_|//", told)
 
 
 async def test_a_server_that_is_away_at_the_start_is_told_and_waited_for(

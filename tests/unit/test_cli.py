@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import re
+import shutil
 import socket
 import sqlite3
 import subprocess
@@ -22,6 +24,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
+from built import ANN
 from loquent import __version__
 from loquent.cli import app
 from loquent.cli.inside import run
@@ -136,7 +139,7 @@ def test_the_commands_are_those_that_are_promised() -> None:
             "store upgrade",
             "store check",
         ),
-        "store sweep",
+        *("store sweep", "store backup", "store copy"),
     }
 
 
@@ -514,6 +517,122 @@ def test_a_schema_that_a_newer_program_wrote_is_left_alone(command: Command, tmp
         assert "a newer Loquent wrote it" in done.stderr
     assert command("store", "check").exit_code == 1
     assert command("doctor", env={"PORT": "0"}).exit_code == 1
+
+
+def test_a_backup_holds_what_is_written_and_not_yet_in_the_file_itself(command: Command, tmp_path: Path) -> None:
+    async def keep_and_back_up(services: Services) -> str:
+        kept = await keep(services.store)  # as beside a server that has it open
+        done = await asyncio.to_thread(command, "store", "backup", "saved.db")
+        assert (done.exit_code, done.stdout[:16]) == (0, "saved.db: sound,")
+        shutil.copy(tmp_path / "data" / "loquent.db", tmp_path / "naive.db")
+        return kept
+
+    kept = with_services(keep_and_back_up)
+    for name, there in (("saved.db", [(kept,)]), ("naive.db", [])):  # what cp has is sound, and empty
+        with closing(sqlite3.connect(tmp_path / name)) as opened:
+            assert opened.execute("SELECT id FROM generations").fetchall() == there
+    assert (tmp_path / "saved.db").stat().st_mode & 0o077 == 0
+    (tmp_path / "data" / "loquent.db").unlink()
+    (tmp_path / "saved.db").rename(tmp_path / "data" / "loquent.db")
+    assert command("store", "check").exit_code == 0
+    assert [each.id for each, _ in history(lambda services: ANN)] == [kept]
+
+
+@pytest.mark.parametrize(
+    ("place", "store", "why"),
+    [
+        ("models.toml", "", "models.toml cannot be written: File exists; name a file that is not there yet"),
+        ("none/b.db", "", "none/b.db cannot be written: No such file"),
+        ("b.db", "sqlite:///other.db", "other.db is not there"),
+        ("b.db", "postgresql://me:hidden@127.0.0.1:1/x", "its own tools back it up"),
+        ("b.db", "memory:", "its own tools back it up"),
+    ],
+)
+def test_a_backup_that_cannot_be_is_refused_with_the_reason(
+    command: Command, tmp_path: Path, place: str, store: str, why: str
+) -> None:
+    command("store", "upgrade")
+    done = command("store", "backup", place, env={"LOQUENT_STORE": store})
+    assert done.exit_code == 2
+    assert why in done.stderr
+    assert "hidden" not in done.stderr
+    assert not (tmp_path / "b.db").exists()
+    assert (tmp_path / "models.toml").read_text() == ROWS
+
+
+def test_no_backup_is_left_of_what_is_damaged(command: Command, tmp_path: Path) -> None:
+    command("store", "upgrade")
+    file = tmp_path / "data" / "loquent.db"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:4096] + b"\xff" * (len(whole) - 4096))  # all but the first page
+    done = command("store", "backup", "b.db")
+    assert done.exit_code == 1
+    assert "there is no backup" in done.stderr
+    assert not (tmp_path / "b.db").exists()
+
+
+def test_a_copy_brings_records_and_files_and_tells_how_many(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def keep_one(services: Services) -> str:
+        (tmp_path / "file").write_bytes(b"file")
+        await services.blobs.put("documents/doc_1a", tmp_path / "file")
+        return await keep(services.store)
+
+    kept = with_services(keep_one)
+    data = tmp_path / "data"
+    old = ("--records", f"sqlite:///{data / 'loquent.db'}", "--files", f"file://{data / 'blobs'}")
+    monkeypatch.setenv("LOQUENT_STORE", f"sqlite:///{tmp_path / 'new.db'}")
+    monkeypatch.setenv("LOQUENT_BLOBS", f"file://{tmp_path / 'new'}")
+    done = command("store", "copy", *old)
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert {"1 files", "1 contents", "1 generations", "0 users"} <= {each.strip() for each in done.stdout.splitlines()}
+    assert [each.id for each, _ in history(lambda services: ANN)] == [kept]
+    again = command("store", "copy", *old)
+    assert (again.exit_code, "0 generations, and 1 that were here already" in again.stdout) == (0, True)
+    with closing(sqlite3.connect(tmp_path / "new.db")) as opened:
+        opened.execute("UPDATE generations SET status = 'failed'")
+        opened.commit()
+    differs = command("store", "copy", *old)
+    assert differs.exit_code == 1
+    assert "1 generations are here already and say something else" in differs.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ((), "say from where: --records, --files, or both"),
+        (("--records", "sqlite:///none.db"), "holds no records of Loquent"),
+        (("--records", "oracle://x"), "it takes"),
+        (("--files", "file:///none"), "there is no folder /none"),
+    ],
+)
+def test_a_copy_of_nothing_is_refused_and_makes_nothing(
+    command: Command, tmp_path: Path, given: tuple[str, ...], why: str
+) -> None:
+    done = command("store", "copy", *given)
+    assert done.exit_code == 2
+    assert why in done.stderr
+    assert [each.name for each in tmp_path.iterdir()] == ["models.toml"]
+
+
+def test_nothing_is_copied_to_where_nothing_lasts(command: Command) -> None:
+    done = command("store", "copy", "--records", "sqlite:///data/loquent.db", env={"LOQUENT_STORE": "memory:"})
+    assert done.exit_code == 2
+    assert "LOQUENT_STORE holds memory" in done.stderr
+
+
+def test_records_that_are_in_use_are_not_copied(
+    command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async def copy(services: Services) -> Result:
+        monkeypatch.setenv("LOQUENT_STORE", f"sqlite:///{tmp_path / 'new.db'}")
+        return await asyncio.to_thread(command, "store", "copy", "--records", services.settings.store_url)
+
+    done = with_services(copy)
+    assert done.exit_code == 1
+    assert "is in use: stop the servers and workers on it, then copy" in done.stderr
+    assert not (tmp_path / "new.db").exists()
 
 
 def test_administrators_are_made_by_name_and_never_by_themselves(command: Command) -> None:

@@ -187,6 +187,29 @@ def test_what_cannot_be_put_together_is_broken_and_told_once(
     assert len([each for each in lines["✗"] if why in each]) == 1, said
 
 
+def test_records_that_an_empty_new_place_would_leave_behind_are_told(house: dict[str, str], tmp_path: Path) -> None:
+    moved = {**house, "LOQUENT_STORE": f"sqlite:///{tmp_path / 'new.db'}"}
+    assert not [each for each in asked(moved)[1]["!"] if "holds records" in each], "there are none"
+    assert CliRunner().invoke(app, ["store", "upgrade"], env=house).exit_code == 0
+    _, lines, told = asked(moved)
+    assert line(lines["!"], f"{tmp_path}/data/loquent.db").endswith(
+        "holds records, and LOQUENT_STORE names another place"
+    )
+    assert f"store copy --records sqlite:///{tmp_path}/data/loquent.db" in told
+    assert CliRunner().invoke(app, ["store", "upgrade"], env=moved).exit_code == 0
+    assert "holds records" not in asked(moved)[2], "nor where somebody has begun there"
+
+
+def test_a_disk_with_less_room_than_is_kept_free_is_broken(house: dict[str, str], tmp_path: Path) -> None:
+    code, lines, _ = asked({**house, "LOQUENT_FREE_SPACE": "1000000GB"})
+    assert code == 1
+    assert line(lines["✗"], str(tmp_path)).endswith("MB free, so that nothing new is begun (507)"), (
+        "told once: one disk"
+    )
+    code, lines, _ = asked({**house, "LOQUENT_FREE_SPACE": "1000"})
+    assert (code, lines["✗"]) == (0, [])
+
+
 def test_a_secret_that_is_too_short_is_broken_and_nothing_is_written(house: dict[str, str], tmp_path: Path) -> None:
     code, lines, said = asked(house)
     assert (code, list(tmp_path.iterdir())) == (0, [tmp_path / "models.toml"]), said

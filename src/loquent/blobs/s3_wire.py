@@ -22,6 +22,7 @@ from botocore.exceptions import ConnectionError as NoConnection
 from loquent.domain.errors import LoquentError, Misconfigured, NotFound, Unavailable
 
 CONNECTIONS = 192
+ADDRESS = re.compile(r"""[:\s]*["']?\w+://[^\s"']*["']?""")
 RETRY = 5  # seconds after which a server that is away may be there again
 BLOCK = 1 << 20  # bytes that are hashed at a time
 FAULTS = (ClientError, BotoCoreError, aiohttp.ClientError, OSError)  # a timeout is an OSError, too
@@ -172,4 +173,5 @@ def ours(error: Exception) -> LoquentError:
 
 
 def _brief(error: Exception) -> str:
-    return str(error).partition("\n")[0][:200] or type(error).__name__
+    """What callers may hear of it: no address of ours, no bucket, no key."""
+    return ADDRESS.sub("", str(error).partition("\n")[0])[:200] or type(error).__name__

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from importlib.util import find_spec
 from urllib.parse import urlsplit
 
-from loquent import stores
+from loquent import blobs, stores
 from loquent.checks import SERVE, WORKER, doubts, refuse
 from loquent.cli.listening import bound
 from loquent.domain.errors import LoquentError, Misconfigured, ModelLoading
@@ -95,6 +95,7 @@ def folder(settings: Settings) -> list[Finding]:
     free = shutil.disk_usage(place).free
     room = f"{path}: {'can be written' if path.exists() else 'will be made'}, {free / 1e9:.1f} GB free"
     found = [Finding(DOUBT if free < LITTLE_SPACE else OK, room, "make room" if free < LITTLE_SPACE else "")]
+    found += full(settings)
     secret = path / "secret"
     if not settings.secret and secret.exists() and secret.stat().st_mode & 0o077:
         found.append(Finding(DOUBT, f"others can read {secret}, which signs access tokens", f"chmod 600 {secret}"))
@@ -102,6 +103,18 @@ def folder(settings: Settings) -> list[Finding]:
     if newest > time.time() + CLOCK_SECONDS:
         found.append(Finding(DOUBT, "the clock stands before the newest record", "set this machine's clock"))
     return found
+
+
+def full(settings: Settings) -> list[Finding]:
+    """The disks of database and uploads that have less room than is kept free: a server begins nothing new then."""
+    kept = (stores.file_of(settings.store_url), blobs.folder_of(settings.blobs_url))
+    places = {place.stat().st_dev: place for place in (nearest(each.absolute()) for each in kept if each is not None)}
+    free = {place: shutil.disk_usage(place).free for place in places.values()}
+    return [
+        Finding(BAD, f"{place}: {left / 1e6:.1f} MB free, so that nothing new is begun (507)", "make room there")
+        for place, left in free.items()
+        if left < settings.free_space
+    ]
 
 
 async def models(settings: Settings) -> list[Finding]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
 from loquent import blobs, caches, limiters, queues, stores, tracers
 from loquent.cli.findings import ANSWER_SECONDS, BAD, DOUBT, LOAD_SECONDS, OK, Finding
+from loquent.cli.terminal import called
 from loquent.domain.errors import LoquentError, Unavailable
 from loquent.domain.urls import without_password
 from loquent.ports.blobs import Blobs
@@ -44,7 +46,8 @@ async def store(settings: Settings) -> list[Finding]:
     except (LoquentError, OSError) as error:
         return [_away(shown, error, BAD, LOAD_SECONDS)]
     if checked.current is None:
-        return [Finding(DOUBT, finding, "`loquent serve` makes it, too") for finding in checked.findings]
+        empty = [Finding(DOUBT, finding, "`loquent serve` makes it, too") for finding in checked.findings]
+        return [*empty, *_left_behind(settings)]
     if checked.findings:
         return [Finding(BAD, f"{shown}: {finding}") for finding in checked.findings]
 
@@ -57,6 +60,15 @@ async def store(settings: Settings) -> list[Finding]:
 
     make = partial(stores.connect, settings.store_url, data_dir=settings.data_dir)
     return await _said(shown, make, ask, well=f"sound, revision {checked.current}, answers")
+
+
+def _left_behind(settings: Settings) -> list[Finding]:
+    """Records of before, where the settings name a place that has none yet."""
+    old = stores.file_of(replace(settings, store="").store_url)
+    if old is None or not old.is_file() or stores.file_of(settings.store_url) == old:
+        return []
+    do = f"bring them, before a server starts: {called()} store copy --records sqlite:///{old}"
+    return [Finding(DOUBT, f"{old} holds records, and LOQUENT_STORE names another place", do)]
 
 
 async def files(settings: Settings) -> list[Finding]:

@@ -1,9 +1,10 @@
-"""``loquent store``: the schema of the records, whether they are sound, and the removal of what is kept no longer."""
+"""``loquent store``: the records' schema and soundness, backups and copies, the removal of what is kept no longer."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -26,6 +27,7 @@ MEANS = {
     "expired": "sessions closed, for they have expired",
     "blobs": "files without a record",
     "logs": "log files",
+    "strays": "files without a record, older than any record and so perhaps of another database,",
 }
 
 
@@ -52,6 +54,50 @@ def check() -> None:
 
     settings = load_settings()
     _tell(asyncio.run(stores.check(settings.store_url, settings.data_dir)))
+
+
+@app.command()
+def backup(
+    file: Annotated[Path, typer.Argument(help="Where to; a file that is not there yet.", show_default=False)],
+) -> None:
+    """Write all records of an SQLite to a file, as they stand at one moment; servers go on meanwhile.
+
+    Uploaded files and the secret are not in it: docs/how-to/back-up.md has the whole.
+    """
+    from loquent import stores
+    from loquent.cli.inside import run
+    from loquent.settings.environment import load_settings
+
+    run(stores.back_up(load_settings().store_url, file))
+    typer.echo(f"{file}: sound, {file.stat().st_size / 1e6:.1f} MB")
+
+
+@app.command()
+def copy(
+    records: Annotated[
+        str, typer.Option(help="Where records are, as in LOQUENT_STORE: sqlite:///data/loquent.db")
+    ] = "",
+    files: Annotated[str, typer.Option(help="Where files are, as in LOQUENT_BLOBS: file:///srv/data/blobs")] = "",
+) -> None:
+    """Copy what was kept elsewhere to where the settings now say. Stop servers and workers before.
+
+    Nothing is removed there or overwritten here, so it may be begun again. Exit code 1 where a record is here already
+    and says something else.
+    """
+    from loquent.cli.copying import copied_from
+    from loquent.cli.inside import run
+    from loquent.settings.environment import load_settings
+
+    if not records and not files:
+        raise Misconfigured("say from where: --records, --files, or both")
+    copied = run(copied_from(records, files, load_settings()))
+    for kind, count in copied.made.items():
+        there = copied.there[kind]
+        typer.echo(f"{count:>9} {kind}" + (f", and {there} that were here already" if there else ""))
+    for kind, count in copied.differ.items():
+        typer.echo(f"loquent: {count} {kind} are here already and say something else: they stay as they are", err=True)
+    if copied.differ:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -20,6 +20,7 @@ from loquent.domain.generations import Generation
 from loquent.domain.images import Image
 from loquent.domain.log import Log
 from loquent.domain.sessions import Session, closed
+from loquent.domain.users import User
 from loquent.ports.blobs import Blobs
 from loquent.ports.store import MOST_CHANGES, Change, Remove, Replace, Store
 from loquent.services import metrics
@@ -39,6 +40,8 @@ KINDS = (
 COMMAND = "loquent store sweep --force"
 LISTED = 200  # files whose records are looked for at once
 LEAST = 100  # records of a kind below which no share of them is too large
+AGE = 12  # digits of an id that say when, in milliseconds
+NEVER = "g"  # behind all of them
 ORPHANS = 100_000  # blobs without a record that one pass removes
 NUMBER = re.compile(r"\.\d+")  # what a log file's name ends with when it was rotated away
 FIRST = 30.0  # seconds after the start at most, until the first pass
@@ -115,6 +118,7 @@ class Retention:
         self._seconds = seconds
         self._task: asyncio.Task[None] | None = None
         self._due = Due(store)
+        self._oldest = NEVER
 
     async def open(self) -> None:
         """Begin to sweep every so many seconds."""
@@ -157,7 +161,10 @@ class Retention:
     async def _run(self, this: _Pass) -> Swept:
         fault: LoquentError | None = None
         try:
-            for rule in (self._sessions, self._generations, self._uploads, self._repeats, self._expired, self._orphans):
+            for rule in (
+                *(self._look_back, self._sessions, self._generations, self._uploads),
+                *(self._repeats, self._expired, self._orphans),
+            ):
                 try:
                     await rule(this)
                 except LoquentError as error:
@@ -236,7 +243,7 @@ class Retention:
             keys += [key for key in await self._without_record(known) if len(keys) < ORPHANS]
         if not self._is_share(this, "blobs", len(keys), total):
             return
-        for key in keys:
+        for key in self._of_this_store(this, keys):
             if this.acts:
                 if not await self._without_record([key]):
                     continue  # its upload was only slow
@@ -270,6 +277,26 @@ class Retention:
             found |= {each.blob for each in (await self._store.get(kind, *named) if named else ())}
         return [key for key in keys if key not in found]
 
+    async def _look_back(self, this: _Pass) -> None:
+        """Remember when the oldest record was made, before the rules remove any; what is added later is younger."""
+        kinds: tuple[type[Any], ...] = (User, Generation, Document, Image)
+        for kind in kinds if self._oldest == NEVER else ():
+            page = await self._store.page(kind, "all", {}, limit=1)
+            self._oldest = min([self._oldest, *(_made_at(each.id) for each in page.items)])
+
+    def _of_this_store(self, this: _Pass, keys: list[str]) -> list[str]:
+        """Those that may be this store's. What is older than all its records is of another, whose time may come."""
+        ours = [key for key in keys if this.force or _made_at(key) >= self._oldest]
+        if len(ours) < len(keys):
+            this.refused["strays"] = len(keys) - len(ours)
+            if this.acts:
+                log.warning(
+                    "files older than every record are not removed without being told: is this their database?",
+                    files=this.refused["strays"],
+                    command=COMMAND,
+                )
+        return ours
+
     async def _may(self, this: _Pass, name: str, kind: type[Any], due: int) -> bool:
         """Whether so many may go. Counts no more of the kind than it takes to know."""
         if this.force or not due:
@@ -295,6 +322,11 @@ class Retention:
 
 FOLDERS: Mapping[str, type[Any]] = {"documents": Document, "images": Image}
 """The record behind a blob, by the first part of its key; keys of other folders are not ours to judge."""
+
+
+def _made_at(key: str) -> str:
+    """When what an id is of was made: what its digits begin with, so that those of every kind can be compared."""
+    return key.rpartition("_")[2][:AGE]
 
 
 def _tell(this: _Pass) -> None:

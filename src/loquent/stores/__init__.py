@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from loquent.domain.errors import Misconfigured
+from loquent.domain.urls import without_password
 from loquent.ports.backends import named
 from loquent.ports.store import Store
 
@@ -51,6 +54,24 @@ async def upgrade(url: str, data_dir: Path) -> Checked:
     store = connect(url, data_dir=data_dir)
     await store.upgrade()
     return await store.check()
+
+
+async def back_up(url: str, file: Path) -> None:
+    """Write an SQLite's records, as they stand at one moment, to a file. Raises Misconfigured for other stores."""
+    database = file_of(url)
+    if database is None:
+        raise Misconfigured(
+            f"LOQUENT_STORE holds {without_password(url)}: its own tools back it up, PostgreSQL's pg_dump, say"
+        )
+    from loquent.stores.backup import back_up as write
+
+    await asyncio.to_thread(write, database, file)
+
+
+def file_of(url: str) -> Path | None:
+    """The file of an SQLite; None for any other store."""
+    scheme, _, path = url.partition("?")[0].partition(":///")
+    return Path(path) if scheme == "sqlite" else None
 
 
 async def check(url: str, data_dir: Path) -> Checked:

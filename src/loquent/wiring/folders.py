@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from loquent import blobs
+from loquent import blobs, stores
 from loquent.domain.errors import Misconfigured
 from loquent.services.room import Room
 from loquent.settings import Settings
@@ -26,7 +26,7 @@ def make_folder(data_dir: Path) -> None:
 
 def room_of(found: Settings) -> Room:
     """The room in the folders that the settings have us write to."""
-    database = _database(found.store_url)
+    database = stores.file_of(found.store_url)
     rows = database.absolute().parent if database else None
     return Room(rows, blobs.folder_of(found.blobs_url), data=found.data_dir, reserve=found.free_space)
 
@@ -35,7 +35,7 @@ class Lock:
     """Says that this process uses the data folder, or the database wherever that lies, while it is held."""
 
     def __init__(self, found: Settings) -> None:
-        database = _database(found.store_url)
+        database = stores.file_of(found.store_url)
         self._place = Path(f"{database}.in-use") if database else found.data_dir / "in-use"
         self._is_own = found.store_url.startswith(OWN)
         self._file: IO[bytes] | None = None
@@ -65,9 +65,3 @@ class Lock:
         if self._file is not None:
             self._file.close()
             self._file = None
-
-
-def _database(url: str) -> Path | None:
-    """The file of an SQLite; None for any other store."""
-    scheme, _, path = url.partition("?")[0].partition(":///")
-    return Path(path) if scheme.startswith("sqlite") else None
