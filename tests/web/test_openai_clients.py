@@ -107,6 +107,10 @@ async def test_clients_read_from_the_message_that_a_context_is_too_small(
 
 TOOL = {"type": "function", **WEATHER}
 ASKED = {"role": "user", "content": [{"type": "input_text", "text": ORDER}]}
+CODEX = [
+    {"type": "function_call", "name": "get_weather", "arguments": '{"city": "Paris"}', "call_id": "call_1"},
+    {"type": "function_call_output", "call_id": "call_1", "output": "sunny"},
+]
 
 
 async def test_semantic_kernel_says_again_what_it_asked_before_each_result(client: httpx2.AsyncClient) -> None:
@@ -135,6 +139,19 @@ async def test_the_sdks_own_form_of_an_answer_may_be_told_again(client: httpx2.A
 async def test_agents_that_ask_for_room_are_told_that_nothing_is_left_out(client: httpx2.AsyncClient) -> None:
     made = await responded(client, input="one two", truncation="auto", include=[], tools=[], prompt_cache_options={})
     assert (text_of(made), made["truncation"]) == ("one two", "disabled")
+
+
+async def test_codex_says_things_of_its_own_beside_what_it_asks(client: httpx2.AsyncClient) -> None:
+    body = {
+        "input": [{"type": "message", "id": "msg_7a4ad6e1-36f2-59db-b8f8-d2fac22caf7c", **ASKED}, *CODEX],
+        "tools": [{**TOOL, "strict": False}],
+        "parallel_tool_calls": True,
+        "reasoning": {"summary": "auto"},
+        "store": False,
+        "include": ["reasoning.encrypted_content"],
+        "client_metadata": {"turn_id": "01"},
+    }
+    assert text_of(await responded(client, **body)) == "sunny"
 
 
 LANGCHAIN = b'{"model":"able","stream":false,"messages":[{"content":"Say hi","role":"user"}]}'
