@@ -153,16 +153,17 @@ async def test_one_who_is_sent_away_and_leaves_in_the_same_moment_takes_no_slot_
 
 async def test_whatever_comes_and_goes_no_slot_is_lost_and_none_is_there_twice() -> None:
     chance = random.Random(4)
-    gate, most = Gate("m", 3, line=10), 0
+    gate, most, most_patient = Gate("m", 3, line=10), 0, 0
 
     async def caller(asker: str, leaves: Callable[[], float]) -> None:
-        nonlocal most
-        entered = await gate.enter(asker, 0.02)
+        nonlocal most, most_patient
+        is_patient = asker in "def"
+        entered = await gate.enter(asker, 0.02, is_patient=is_patient)
         try:
-            most = max(most, gate.inside)
+            most, most_patient = max(most, gate.inside), max(most_patient, gate._patient)
             await asyncio.sleep(leaves())
         finally:
-            gate.leave(entered)
+            gate.leave(entered, is_patient=is_patient)
 
     tasks = []
     for _ in range(1000):
@@ -174,5 +175,61 @@ async def test_whatever_comes_and_goes_no_slot_is_lost_and_none_is_there_twice()
     done = await asyncio.gather(*tasks, return_exceptions=True)
     assert {type(each) for each in done} <= {type(None), EngineBusy, EngineTimeout, asyncio.CancelledError}
     assert sum(each is None for each in done) > 50
-    assert most == 3
+    assert (most, most_patient) == (3, 2)
+    assert (gate.inside, gate._patient, gate.waiting, gate._lines, list(gate._turns)) == (0, 0, 0, {}, [])
+
+
+async def test_those_who_are_patient_leave_one_slot_to_who_waits_for_an_answer() -> None:
+    gate = Gate("m", 3)
+    jobs = [asyncio.create_task(gate.enter(asker, LONG, is_patient=True)) for asker in "abcd"]
+    await settled()
+    assert ([job.done() for job in jobs], gate.inside, gate.is_full) == ([True, True, False, False], 2, False)
+    entered = await gate.enter("ann", LONG)
+    assert gate.is_full
+    gate.leave(entered)
+    await settled()
+    assert (gate.inside, jobs[2].done()) == (2, False), "what a question leaves is not for a third job"
+    gate.leave(await jobs[0], is_patient=True)
+    await settled()
+    assert (gate.inside, jobs[2].done(), jobs[3].done()) == (2, True, False)
+    for job in jobs[1:]:
+        gate.leave(await job, is_patient=True)
     assert (gate.inside, gate.waiting, gate._lines, list(gate._turns)) == (0, 0, {}, [])
+
+
+async def test_who_waits_for_an_answer_is_not_behind_his_own_jobs_and_they_have_their_turns() -> None:
+    crowd = Crowd(Gate("m", 2))
+    crowd.tasks += [asyncio.create_task(crowd.gate.enter("ann", LONG, is_patient=True)) for _ in range(4)]
+    await settled()
+    await crowd.come("x", "ann", "bob")
+    assert (crowd.order, crowd.gate.waiting) == (["x"], 5)
+    crowd.gate.leave(None, is_patient=True)
+    await settled()
+    assert sum(task.done() for task in crowd.tasks[:4]) == 2, "it is the jobs' turn, and one slot is theirs"
+    await crowd.let_out(2)
+    assert crowd.order == ["x", "ann", "bob"]
+    await crowd.go_home()
+
+
+async def test_one_slot_is_for_all() -> None:
+    gate = Gate("m", 1)
+    job = await gate.enter("ann", LONG, is_patient=True)
+    question = asyncio.create_task(gate.enter("ann", LONG))
+    await settled()
+    assert not question.done()
+    gate.leave(job, is_patient=True)
+    gate.leave(await question)
+    assert gate.inside == 0
+
+
+async def test_a_job_that_leaves_the_line_or_with_a_slot_just_given_takes_none_along() -> None:
+    gate = Gate("m", 2)
+    first = await gate.enter("a", LONG, is_patient=True)
+    jobs = [asyncio.create_task(gate.enter(asker, LONG, is_patient=True)) for asker in "bcd"]
+    await settled()
+    jobs[1].cancel()
+    gate.leave(first, is_patient=True)  # b has it, and does not know yet
+    jobs[0].cancel()
+    await settled()
+    gate.leave(await jobs[2], is_patient=True)
+    assert (gate.inside, gate.waiting, gate._patient, list(gate._turns)) == (0, 0, 0, [])

@@ -16,6 +16,8 @@ from loquent.domain.generations import Content, Generation, claimed
 from loquent.domain.usage import UsageDay, usage_day
 from loquent.ports.store import Replace
 from loquent.services import metrics
+from loquent.services.gate import Gate
+from loquent.services.summaries import Wish
 from loquent.wiring import Services, build
 
 pytestmark = pytest.mark.anyio
@@ -229,3 +231,44 @@ async def test_no_more_jobs_run_at_once_than_there_are_slots(tmp_path: Path) -> 
             most = max(most, len(services.runner.lives))
             await asyncio.sleep(0.005)
     assert most == 2
+
+
+async def in_slots(services: Services, calls: int) -> Gate:
+    """The gate of the echo model, once so many calls are through it and others wait."""
+    gate = services.models.offers["echo"].gate
+    assert gate is not None
+    while gate.inside < calls or not gate.waiting:
+        await asyncio.sleep(0.005)
+    return gate
+
+
+async def answer_beside(services: Services) -> str:
+    begun = await services.generations.begin(ANN, wanted("quick"))
+    await services.generations.collect(begun)
+    return begun.now()[0].status
+
+
+async def test_jobs_leave_a_slot_of_their_engine_to_who_waits_for_an_answer(tmp_path: Path) -> None:
+    async with opened(tmp_path) as services:
+        services.models.offers["echo"].gate = Gate("echo", 3)
+        jobs = [await services.generations.submit(ANN, wanted("[slow 9] [words 9] x")) for _ in range(5)]
+        gate = await in_slots(services, 2)
+        async with asyncio.timeout(8):  # within the first word of any job
+            assert [await answer_beside(services) for _ in range(3)] == ["completed"] * 3
+        assert (gate.inside, gate.waiting) == (2, 3)
+        for job in jobs:
+            await services.generations.cancel(ANN, job.generation.id)
+
+
+async def test_the_parts_of_a_long_text_leave_a_slot_of_their_engine_too(tmp_path: Path) -> None:
+    async with opened(tmp_path) as services:
+        services.models.offers["echo"].gate = Gate("echo", 3)
+        text = "[slow 9] some words. " * 400  # the echo model says a word each nine seconds
+        begun = await services.summaries.begin(ANN, text, Wish(model="echo"), surface="cli")
+        summing = asyncio.create_task(services.generations.collect(begun))
+        gate = await in_slots(services, 2)
+        async with asyncio.timeout(8):
+            assert await answer_beside(services) == "completed"
+        assert (gate.inside, gate.waiting) == (2, 2)
+        summing.cancel()
+        await asyncio.gather(summing, return_exceptions=True)

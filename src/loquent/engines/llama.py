@@ -11,13 +11,14 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from loquent.domain.errors import EngineBusy, EngineFailed, Invalid, LoquentError, Misconfigured
-from loquent.domain.models import EMBEDDINGS, Model
+from loquent.domain.errors import EngineBusy, EngineFailed, EngineTimeout, Invalid, LoquentError, Misconfigured
+from loquent.domain.models import EMBEDDINGS, Model, Timeouts
 from loquent.engines import llama_texts
 from loquent.engines.llama_answer import Answer, refused
-from loquent.engines.llama_ask import FEW_SHOT, Request, request
+from loquent.engines.llama_ask import FEW_SHOT, Request, request, seated
 from loquent.engines.llama_hold import Hold
 from loquent.engines.relay import Relay
 from loquent.ports.engine import Ask, Chunk
@@ -77,7 +78,7 @@ class Llama:
             raise self._main.is_closed()
         call = await (self._texts(ask) if ask.texts else self._chat(ask))
         try:
-            async for chunk in call.chunks(ask.model.name, ask.model.timeouts):
+            async for chunk in call.chunks(ask.model.name, call.left_of(ask.model.timeouts)):
                 yield chunk
         finally:
             call.leave()
@@ -87,11 +88,18 @@ class Llama:
         if hold is None:
             raise Invalid(f"the model {ask.model.name!r} makes vectors and answers nothing", field="model")
         asked = request(ask, knows_tools=bool(ask.tools or _has_calls(ask)) and await hold.knows_tools())
-        if not hold.serves():
-            await hold.wait()
-        body = asked.wire(hold.scales())
+        seats = hold.place.seats
         call = _Call(Answer(asked, streamed=ask.streamed))
-        return self._admit(hold, call, lambda: self._answer(hold, asked, body, call))
+        try:
+            if seats.is_long(asked.said):
+                await call.wait_for(seats.turn, ask.model)
+            if not hold.serves():
+                await hold.wait()
+            body = asked.wire(hold.scales())
+            return self._admit(hold, call, lambda: self._answer(hold, asked, body, call))
+        except BaseException:
+            call.pass_on()
+            raise
 
     async def _texts(self, ask: Ask) -> _Call:
         hold = self._holds.get(True)
@@ -114,6 +122,8 @@ class Llama:
             return
 
     def _admit(self, hold: Hold, call: _Call, work: Callable[[], None]) -> _Call:
+        if self._closed:
+            raise self._main.is_closed()
         waiting = len(self._calls) - self._options.slots
         if waiting >= LINE:
             retry_after = max(1.0, self._typical * waiting / self._options.slots)
@@ -148,10 +158,15 @@ class Llama:
     def _answer(self, hold: Hold, asked: Request, body: bytes, call: _Call) -> None:
         server = hold.place.server
         handle = server.handle_chat_completions if asked.chat else server.handle_completions
+        seats = hold.place.seats
+        seat = seats.take(asked.said, is_long=call.turn is not None)
+        call.has_read = lambda: seats.read(seat)
         try:
-            handle(body, call.take)
+            handle(seated(body, seat), call.take)
         except ValueError as fault:  # what llama.cpp takes for the asker's fault; its words may quote the prompt
             raise refused(asked) from fault
+        finally:
+            seats.leave(seat)
 
     def _vectors(self, hold: Hold, texts: tuple[str, ...], call: _Call) -> None:
         for chunk in llama_texts.chunks(texts, self._options.slots, hold.place.server.handle_embeddings):
@@ -166,16 +181,44 @@ class _Call(Relay):
 
     def __init__(self, answer: Answer | None) -> None:
         super().__init__()
+        self.turn: asyncio.Lock | None = None  # of those with a long prompt, which it has until that is read
         self.give_up: Callable[[], bool] = bool  # ends the wait for a slot
+        self.has_read: Callable[[], None] | None = None  # told, in the thread, when llama.cpp has read the prompt
         self.whole = False  # it has come to its end
         self._answer = answer
+        self._waited = 0.0  # seconds for that turn
+
+    async def wait_for(self, turn: asyncio.Lock, model: Model) -> None:
+        """In the loop: have the turn. Raises EngineTimeout."""
+        began = self._loop.time()
+        try:
+            async with asyncio.timeout(model.timeouts.total):
+                await turn.acquire()
+        except TimeoutError as late:
+            raise EngineTimeout(f"model {model.name}: long prompts before this one took too long") from late
+        self.turn, self._waited = turn, self._loop.time() - began
+
+    def left_of(self, timeouts: Timeouts) -> Timeouts:
+        """What is left of its time."""
+        return replace(timeouts, total=max(0.001, timeouts.total - self._waited)) if self._waited else timeouts
+
+    def pass_on(self) -> None:
+        """In the loop: the next with a long prompt may have the turn."""
+        turn, self.turn = self.turn, None
+        if turn is not None:
+            turn.release()
 
     def take(self, event: bytes) -> bool:
         """In the thread, for each of llama.cpp's events: True ends the answer there and frees the slot."""
         if self.left or self._answer is None:
             return True
         try:
-            self.put(*self._answer.take(json.loads(event)))
+            said = json.loads(event)
+            if self.has_read is not None and "prompt_progress" not in said:
+                self.has_read()
+                self.has_read = None
+                self._loop.call_soon_threadsafe(self.pass_on)
+            self.put(*self._answer.take(said))
             self.whole = self._answer.finished
         except LoquentError as fault:
             self.fail(fault)
@@ -193,6 +236,7 @@ class _Call(Relay):
         """In the loop: nobody listens any more."""
         self.left = True
         self.give_up()
+        self.pass_on()
 
 
 def _has_calls(ask: Ask) -> bool:

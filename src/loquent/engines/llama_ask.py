@@ -36,6 +36,7 @@ class Request:
     body: dict[str, Any]
     constrained: bool  # a grammar holds for the whole answer
     few_shot: bool
+    said: tuple[str, ...]  # what is to be read, as far as it matters to who sits where
     calls: str = ""  # an answer that begins so is a call of a tool
     logprobs: int | None = None  # so many others for each token
 
@@ -45,6 +46,11 @@ class Request:
             return json.dumps({**self.body, "lora": scales} if scales else self.body, ensure_ascii=False).encode()
         except UnicodeEncodeError as lone:
             raise Invalid("the text holds half a character (a lone surrogate)") from lone
+
+
+def seated(body: bytes, seat: int) -> bytes:
+    """The same body, for that slot."""
+    return b'{"id_slot": %d, %s' % (seat, body.removeprefix(b"{"))
 
 
 def request(ask: Ask, *, knows_tools: bool = False) -> Request:
@@ -84,7 +90,8 @@ def request(ask: Ask, *, knows_tools: bool = False) -> Request:
             raise Invalid("tools are for chats with a model that has a chat template", field="tools")
         body["prompt"] = conversation(ask.messages) if few_shot else ask.prompt or ""
     constrained = held is not None or (bool(calls) and llama_tools.is_forced(ask))
-    return Request(chat, body, constrained, few_shot, calls, wanted.logprobs)
+    said = tuple(each.content for each in ask.messages) or (ask.prompt or "",)
+    return Request(chat, body, constrained, few_shot, said, calls, wanted.logprobs)
 
 
 def _chat(ask: Ask, body: dict[str, Any], *, knows_tools: bool) -> str:

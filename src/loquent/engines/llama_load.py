@@ -17,7 +17,7 @@ from loquent.engines.threads import default_threads
 if TYPE_CHECKING:
     from loquent.engines import Options
 
-BATCH = 128  # tokens of a prompt that are read at a stretch: the others' next token, and a hang-up, wait as long
+BATCH = 64  # tokens of a prompt that are read at a stretch: the others' next token, and a hang-up, wait as long
 
 
 class Unloadable(Exception):
@@ -45,7 +45,7 @@ class Weights:
             sizes = sum(file.stat().st_size for file in files)
         except OSError as gone:
             raise Unloadable(self.path, f"{gone.filename} cannot be read: {gone.strerror}") from gone
-        return sizes + facts.cache(options.slots * context) + facts.work(context if self.embeds else BATCH)
+        return sizes + facts.cache(options.slots * context) + facts.work(context if self.embeds else _batch(options))
 
     def load(self, options: Options, adapters: Sequence[Path]) -> Any:
         """The model in memory, its loop running; this takes seconds. Raises Unloadable."""
@@ -53,7 +53,7 @@ class Weights:
         chosen = _settings(options)
         chosen.model.path = str(self.path)
         chosen.n_parallel, chosen.n_ctx = options.slots, options.slots * context
-        chosen.n_batch = chosen.n_ubatch = BATCH
+        chosen.n_batch = chosen.n_ubatch = _batch(options)
         if self.projector is not None:
             chosen.mmproj.path, chosen.mmproj_use_gpu = str(self.projector), False
         if self.embeds:
@@ -102,6 +102,11 @@ def knows_tools(path: Path) -> bool:
         return "tools" in header(path, with_template=True).template
     except (OSError, ValueError):
         return False  # the load is going to say what is wrong
+
+
+def _batch(options: Options) -> int:
+    """Tokens of a batch: room for the next one of each answer, and beside them for a prompt."""
+    return max(BATCH, 2 * options.slots)
 
 
 def _header(path: Path) -> Header:

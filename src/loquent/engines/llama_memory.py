@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from loquent.domain.log import Log
 from loquent.engines.llama_load import Unloadable, Weights, check_adapter
+from loquent.engines.llama_seats import Seats
 
 if TYPE_CHECKING:
     from loquent.engines import Options
@@ -30,8 +31,9 @@ CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_b
 class Place:
     """Weights that are in memory or can be."""
 
-    def __init__(self, weights: Weights) -> None:
+    def __init__(self, weights: Weights, slots: int) -> None:
         self.weights = weights
+        self.seats = Seats(slots)
         self.server: Any = None  # of llama.cpp, while it is in memory
         self.adapters: tuple[Path, ...] = ()  # that it was loaded with
         self.calls: set[object] = set()  # that it works on, or that wait for a slot of it
@@ -65,7 +67,7 @@ class Memory:
 
     def join(self, row: object, weights: Weights, adapters: tuple[Path, ...]) -> Place:
         """The place of these weights, for one more row."""
-        place = self._places.setdefault(weights, Place(weights))
+        place = self._places.setdefault(weights, Place(weights, self._options.slots))
         place.rows[row] = adapters
         return place
 
@@ -111,6 +113,7 @@ class Memory:
             try:
                 place.server, place.adapters = await _finished(_load(place.weights, options, adapters, needed))
                 place.is_fresh, place.is_leaving = True, False
+                place.seats = Seats(options.slots)  # which recall nothing
                 log.info(
                     "model loaded",
                     file=place.weights.path.name,

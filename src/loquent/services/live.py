@@ -76,9 +76,12 @@ class Live:
             self._texts = ["".join(self._texts)]
         return self._texts[0] if self._texts else ""
 
-    def stream(self, ask: Ask) -> AsyncGenerator[Chunk, None]:
-        """Ask the model, or whoever answers for it: see routing. The one way from a recipe to an engine."""
-        return stream(self.offer, ask, self.trail, asker=self.generation.owner)
+    def stream(self, ask: Ask, *, is_part: bool = False) -> AsyncGenerator[Chunk, None]:
+        """Ask the model, or whoever answers for it: see routing. The one way from a recipe to an engine.
+
+        ``is_part``: it is one of many calls, of which others are under way.
+        """
+        return stream(self.offer, ask, self.trail, asker=self.generation.owner, is_patient=is_part or self.is_job)
 
     def take(self, chunk: Chunk) -> None:
         """Keep a piece of the answer. It is taken apart when somebody looks."""

@@ -181,7 +181,7 @@ async def _ask(live: Live, prompt: str, parameters: Parameters) -> tuple[str, Us
     ask = Ask(model, parameters, (Message("user", prompt),), streamed=False)
     texts: list[str] = []
     usage: Usage | None = None
-    async for chunk in live.stream(ask):
+    async for chunk in live.stream(ask, is_part=True):
         for part in chunk.parts():
             texts.append(part.text)
             usage = part.usage or usage

@@ -32,13 +32,17 @@ LATER = 1.1  # of a Retry-After, at most: not everybody comes again at the same 
 SOON = 1.0  # seconds after which a caller may try again, where nobody said how long it takes
 
 
-async def stream(offer: Offer, ask: Ask, trail: list[Try], *, asker: str = "") -> AsyncGenerator[Chunk, None]:
+async def stream(
+    offer: Offer, ask: Ask, trail: list[Try], *, asker: str = "", is_patient: bool = False
+) -> AsyncGenerator[Chunk, None]:
     """The answer of whoever can give it; ``trail`` is told what was tried. Usage carries its cost.
+
+    ``is_patient``: nobody waits for this very answer: see Gate.
 
     Raises the fault that ended it after its first piece, or the asker's own; otherwise, when nobody could answer,
     the fault of the only one who was asked, or Unavailable with the seconds after which somebody may.
     """
-    tried, first = await _begun(offer, ask, trail, asker)
+    tried, first = await _begun(offer, ask, trail, asker, is_patient)
     fault: BaseException | None = None
     try:
         if first is not None and tried.chunks is not None:
@@ -60,7 +64,7 @@ async def stream(offer: Offer, ask: Ask, trail: list[Try], *, asker: str = "") -
         await tried.end(fault)
 
 
-async def _begun(offer: Offer, ask: Ask, trail: list[Try], asker: str) -> tuple[Try, Chunk | None]:
+async def _begun(offer: Offer, ask: Ask, trail: list[Try], asker: str, is_patient: bool) -> tuple[Try, Chunk | None]:
     """The try that answers, and the first piece that it gave. Raises as ``stream``.
 
     Where somebody else can answer, half of the time is kept for that: the first piece has to be there by then.
@@ -78,7 +82,8 @@ async def _begun(offer: Offer, ask: Ask, trail: list[Try], asker: str) -> tuple[
             trail.append(tried)
             try:
                 first_by = (time.monotonic() + deadline) / 2 if _can_any(others) else deadline
-                return tried, await tried.begin(offer.model, ask, asker, until=deadline, first_by=first_by)
+                begun = tried.begin(offer.model, ask, asker, until=deadline, first_by=first_by, is_patient=is_patient)
+                return tried, await begun
             except LoquentError as fault:
                 _note(way, fault)
                 if not _may_pass_on(fault, faults):

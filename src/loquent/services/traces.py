@@ -130,14 +130,16 @@ class TracedTry(Try):
         self._tracer = tracer
         self._span: Span | None = None
 
-    async def begin(self, called: Model, ask: Ask, asker: str, *, until: float, first_by: float) -> Chunk | None:
+    async def begin(
+        self, called: Model, ask: Ask, asker: str, *, until: float, first_by: float, is_patient: bool = False
+    ) -> Chunk | None:
         """See Try."""
         model = self.offer.model
         about = {"loquent.model": self.offer.label, "loquent.engine": model.engine, "loquent.model.id": model.id}
         self._span = self._tracer.begin(f"try {self.offer.label}", CLIENT, current.get(), about)
         token = current.set(self._span)
         try:
-            return await super().begin(called, ask, asker, until=until, first_by=first_by)
+            return await super().begin(called, ask, asker, until=until, first_by=first_by, is_patient=is_patient)
         finally:
             current.reset(token)
 

@@ -27,6 +27,7 @@ class Try:
         "_began_at",
         "_entered_at",
         "_has_begun",
+        "_is_patient",
         "_is_short",
         "_is_trial",
         "_late_at",
@@ -45,18 +46,22 @@ class Try:
         self._entered_at: float | None = None  # the gate
         self._late_at = 0.0
         self._has_begun = self._is_trial = False
+        self._is_patient = False
         self._is_short = False  # it has so little time that being late says nothing
 
-    async def begin(self, called: Model, ask: Ask, asker: str, *, until: float, first_by: float) -> Chunk | None:
+    async def begin(
+        self, called: Model, ask: Ask, asker: str, *, until: float, first_by: float, is_patient: bool = False
+    ) -> Chunk | None:
         """The first piece of the answer; None: it has none. Raises what kept it away, and then it has ended.
 
         ``called``: the row that the caller named. By the monotonic clock, ``until`` is the end of its time, and
-        ``first_by`` of that for the first piece.
+        ``first_by`` of that for the first piece. ``is_patient``: see Gate.
         """
         way = self.offer
         try:
             if way.gate is not None:
-                self._entered_at = await way.gate.enter(asker, first_by - self._began_at)
+                self._is_patient = is_patient
+                self._entered_at = await way.gate.enter(asker, first_by - self._began_at, is_patient=is_patient)
                 if wait := way.breaker.wait():  # others failed while this one was in line
                     raise Resting(way, wait)
             present = self._began_at if self._entered_at is None else time.monotonic()
@@ -91,7 +96,7 @@ class Try:
             if self.chunks is not None:
                 way.breaker.leave(self._tells(fault), is_trial=self._is_trial)
             if way.gate is not None and self._entered_at is not None:
-                way.gate.leave(self._entered_at)
+                way.gate.leave(self._entered_at, is_patient=self._is_patient)
 
     def price(self, usage: Usage) -> Usage | None:
         """With its cost, as the engine says or by the price of its row. None where no engine can have used so much."""
