@@ -2,30 +2,51 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import cache
+from itertools import cycle, islice
 from pathlib import Path
 
 START = 90.0  # seconds that a start may take
+BLOCK = 250
+BLOCKS = range(10_000, 32_500, BLOCK)  # below those that systems give to whoever asks for any
 
 
 def free_port() -> int:
-    """One of loopback that nothing listens on."""
+    """One of loopback that nothing listens on; no other process of tests takes it, though its server is killed."""
     return free_ports(1)[0]
 
 
 def free_ports(count: int) -> list[int]:
     """As many, each another one."""
-    with ExitStack() as probing:
-        probes = [probing.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
+    return list(islice(_own(), count))
+
+
+@cache
+def _own() -> Iterator[int]:
+    """The ports of this process, in turn. It holds the first one of its block, for as long as it lives."""
+    for first in BLOCKS:
+        held = socket.socket()
+        with suppress(OSError):
+            held.bind(("127.0.0.1", first))
+            atexit.register(held.close)
+            return filter(_is_free, cycle(range(first + 1, first + BLOCK)))
+        held.close()
+    raise RuntimeError("the ports of all blocks are taken")
+
+
+def _is_free(port: int) -> bool:
+    with suppress(OSError), socket.socket() as probe:
+        probe.bind(("127.0.0.1", port))
+        return True
+    return False
 
 
 def says(port: int, hello: bytes, *beginnings: bytes) -> bool:

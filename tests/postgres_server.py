@@ -6,7 +6,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -18,6 +17,8 @@ from uuid import uuid4
 
 import psutil
 import psycopg
+
+from daemon import free_port
 
 START = 60.0  # seconds that a start may take
 SETTINGS = {"fsync": "off", "max_connections": "100", "listen_addresses": "127.0.0.1", "unix_socket_directories": ""}
@@ -31,9 +32,7 @@ class PostgresServer:
         self._binaries, self._folder = binaries, folder
         self._settings = {**SETTINGS, **settings}
         self._process: subprocess.Popen[bytes] | None = None
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        self.port = free_port()
         command = ["initdb", "-D", folder / "data", "-U", "loquent", "--auth=trust", "--encoding=UTF8", "--no-sync"]
         self._run(*map(str, command), "--locale=C.UTF-8")
 
@@ -48,13 +47,13 @@ class PostgresServer:
         """Where a database of it is."""
         return f"postgresql://loquent@127.0.0.1:{self.port}/{database}"
 
-    def database(self, owner: str = "loquent") -> str:
-        """The URL of a new, empty one; with an ``owner`` who is made where there is none."""
+    def database(self, owner: str = "loquent", *, like: str = "template1") -> str:
+        """The URL of a new one, with an ``owner`` who is made where there is none; empty, or a copy of another."""
         name = f"t{uuid4().hex}"
         with psycopg.connect(self.url(), autocommit=True) as opened:
             if not opened.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (owner,)).fetchone():
                 opened.execute(f"CREATE ROLE {owner} LOGIN".encode())
-            opened.execute(f"CREATE DATABASE {name} OWNER {owner}".encode())
+            opened.execute(f"CREATE DATABASE {name} OWNER {owner} TEMPLATE {like} STRATEGY FILE_COPY".encode())
         return self.url(name).replace("loquent@", f"{owner}@", 1)
 
     def start(self) -> None:

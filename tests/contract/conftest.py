@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from loquent.stores import Keeper
+from loquent.stores import Keeper, connect
 from ministack_server import ministack_server
+from postgres_server import PostgresServer
 from samples import gguf
 
 from .engines import WEIGHTS, weights
@@ -21,6 +24,15 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """DynamoDB's stand-in for all tests of this process: its address."""
     with ministack_server(tmp_path_factory.mktemp("ministack")) as address:
         yield address
+
+
+@pytest.fixture(scope="session")
+def migrated(postgres: PostgresServer) -> str:
+    """The name of a database with all our tables, to copy: to make them takes longer than most tests."""
+    url = postgres.database()
+    with ThreadPoolExecutor(1) as aside:  # where no other event loop is
+        aside.submit(asyncio.run, connect(url, data_dir=Path()).upgrade()).result()
+    return url.rpartition("/")[2]
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ from .engines import WEIGHTS
 
 CONTEXT = 512
 LAYERS = 2  # of the short weights
+LONG = 90.0  # seconds that an ask waits for its model, on a machine that is busy with others
 
 
 def row(**more: Any) -> Model:
@@ -35,6 +36,8 @@ async def opened(given: Options, *models: Model) -> AsyncIterator[tuple[Llama, .
     try:
         for engine in engines:
             await engine.open()
+            for hold in engine._holds.values():
+                hold.patience = LONG  # tests that are about its patience set their own
         yield engines
     finally:
         for engine in engines:

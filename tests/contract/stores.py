@@ -42,7 +42,7 @@ def _emulated(request: pytest.FixtureRequest, folder: Path) -> str:
 
 def _served(request: pytest.FixtureRequest, folder: Path) -> str:
     server: PostgresServer = request.getfixturevalue("postgres")
-    return server.database()
+    return server.database(like=request.getfixturevalue("migrated"))
 
 
 BACKENDS = (

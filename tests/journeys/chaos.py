@@ -9,7 +9,6 @@ import argparse
 import asyncio
 import random
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from typing import Any
 
 import httpx2
 
+from daemon import free_port
 from journeys.counting import COUNTED, OVER, SEEN, Count, Job, posted
 from journeys.processes import PATIENCE, end_of, is_up, start
 
@@ -228,12 +228,9 @@ def main() -> None:
     parser.add_argument("--freezes", type=int, default=30)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     asked = parser.parse_args()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
     with tempfile.TemporaryDirectory() as folder:
         report = asyncio.run(
-            Rig(Plan(asked.jobs, asked.kills, asked.freezes, seed=asked.seed), Path(folder), port).run()
+            Rig(Plan(asked.jobs, asked.kills, asked.freezes, seed=asked.seed), Path(folder), free_port()).run()
         )
     sys.stdout.write(f"{report}\n")
     report.check()

@@ -121,7 +121,7 @@ async def test_both_workers_hear_again_after_their_broker_was_killed(tmp_path: P
             while len(taken) < len(workers):
                 began = time.monotonic()
                 ids.append(await submit(services, len(ids), words=10))
-                assert time.monotonic() - began < 1.5
+                assert time.monotonic() - began < 5
                 await asyncio.sleep(0.1)
                 rows = await services.store.get(Generation, *ids[since:])
                 taken |= {each.lease_by for each in rows if each.lease_by}

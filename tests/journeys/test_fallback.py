@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import statistics
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from daemon import free_port
 from serving import Served, served
 
 pytestmark = [pytest.mark.anyio, pytest.mark.journey, pytest.mark.timeout(180)]
@@ -41,9 +41,7 @@ class Engine:
     """A server that speaks OpenAI's wire, in a process of its own, always on the same port."""
 
     def __init__(self) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:

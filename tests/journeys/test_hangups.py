@@ -22,6 +22,7 @@ import httpx2
 import pytest
 
 from journeys.processes import end_of
+from samples import gguf
 from serving import served
 
 pytestmark = [pytest.mark.anyio, pytest.mark.journey, pytest.mark.timeout(180)]
@@ -43,9 +44,8 @@ class Caller:
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
 
-    async def until(self, *words: bytes, seconds: float = PATIENCE) -> bytes:
-        """Read until one of the words has come, or to the end of the connection."""
-        got = b""
+    async def until(self, *words: bytes, seconds: float = PATIENCE, got: bytes = b"") -> bytes:
+        """Read on until one of the words has come, or to the end of the connection. ``got``: what came before."""
         async with asyncio.timeout(seconds):
             while not any(word in got for word in words):
                 piece = await self.reader.read(65_536)
@@ -149,11 +149,11 @@ def weights() -> Path:
 
 
 @asynccontextmanager
-async def on_a_real_model(folder: Path, kind: str) -> AsyncIterator[str]:
+async def on_a_real_model(folder: Path, kind: str, models: Path) -> AsyncIterator[str]:
     """A server with the embedded model in memory, and two slots."""
     environ = {
         "LOQUENT_SERVER": kind,
-        "LOQUENT_MODELS_DIR": str(weights()),
+        "LOQUENT_MODELS_DIR": str(models),
         "LOQUENT_LLAMA_SLOTS": "2",
         "LOQUENT_LLAMA_CONTEXT": "2048",
         "LOQUENT_STOP_SECONDS": "1",
@@ -173,7 +173,7 @@ async def first_token(call: Callers, address: str) -> float:
     got = await caller.until(b"event: delta", seconds=60)
     took = time.monotonic() - began
     assert b"event: delta" in got, got
-    assert b"event: done" in got + await caller.until(b"event: done", seconds=60)
+    assert b"event: done" in await caller.until(b"event: done", seconds=60, got=got)
     caller.hang_up(rudely=False)
     return took
 
@@ -183,8 +183,10 @@ async def first_token(call: Callers, address: str) -> float:
 async def test_behind_200_callers_who_hang_up_the_next_is_served_at_once(
     tmp_path: Path, call: Callers, kind: str
 ) -> None:
-    chance = random.Random(6)
-    async with on_a_real_model(tmp_path, kind) as address, talking(address) as client:
+    chance, models = random.Random(6), weights()
+    if kind != SERVERS[0]:  # it is another server's hang-ups that are seen here: a third of the model will do
+        models = gguf.shortened(models / WEIGHTS, tmp_path / WEIGHTS, layers=10).parent
+    async with on_a_real_model(tmp_path, kind, models) as address, talking(address) as client:
         alone = max([await first_token(call, address) for _ in range(3)])
         silent = [
             await call(address, path, tale(path, stream=stream))
@@ -219,7 +221,7 @@ async def test_behind_200_callers_who_hang_up_the_next_is_served_at_once(
         assert all(row["output_preview"] and row["usage"]["prompt_tokens"] for row in begun)
         print(f"{kind}: first token alone {alone:.3f} s, behind {GONE} who went {took:.3f} s")
         # one slot that was not given back would cost a whole tale, of many seconds
-        assert took < max(1.0, 10 * alone)
+        assert took < max(3.0, 10 * alone)
 
 
 ENDLESS = "[slow 0.01] [words 100000] and so on"
@@ -243,17 +245,19 @@ async def test_a_stop_ends_every_stream_with_an_event_and_hands_jobs_back(
         async with talking(server.url) as client:
             job = (await client.post(OURS, json={"prompt": ENDLESS, "background": True})).json()["id"]
             chat = {"model": "echo", "messages": [{"role": "user", "content": ENDLESS}], "stream": True}
-            short = await call(server.url, OURS, {"prompt": "[slow 0.01] [words 60] x", "stream": True})
             ours = await call(server.url, OURS, {"prompt": ENDLESS, "stream": True})
             theirs = await call(server.url, THEIRS, chat)
             whole = await call(server.url, OURS, {"prompt": ENDLESS})
             follower = await call(server.url, f"{OURS}/{job}/events", None)
-            for caller in (short, ours, theirs, follower):
+            for caller in (ours, theirs, follower):
                 assert b"data:" in await caller.until(b"data:")
-            await until_running(client, 5)
+            await until_running(client, 4)
+            short = await call(server.url, OURS, {"prompt": "[slow 0.02] [words 20] x", "stream": True})
+            begun = await short.until(b"data:")
+            assert b"data:" in begun
         server.process.send_signal(signal.SIGTERM)
-        assert await end_of(server.process, STOP + 5) == 0
-        ends = [await caller.until() for caller in (short, ours, theirs, whole, follower)]
+        assert await end_of(server.process, STOP + 15) == 0
+        ends = [begun + await short.until(), *[await caller.until() for caller in (ours, theirs, whole, follower)]]
     print([end[-300:] for end in ends])
     assert b"event: done" in ends[0]
     assert b"event: error" in ends[1]

@@ -10,7 +10,6 @@ import asyncio
 import hashlib
 import random
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from typing import Any
 
 import httpx2
 
+from daemon import free_port
 from journeys.processes import end_of, is_up, start
 
 FAILPOINTS = ("after-blob:3", "mid-blob:2", "after-rows:2", "after-remove:1", "before-blob:2")
@@ -233,11 +233,8 @@ def main() -> None:
     parser.add_argument("--at-once", type=int, default=6)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     asked = parser.parse_args()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
     with tempfile.TemporaryDirectory() as folder:
-        report = asyncio.run(Rig(Plan(asked.uploads, asked.at_once, asked.seed), Path(folder), port).run())
+        report = asyncio.run(Rig(Plan(asked.uploads, asked.at_once, asked.seed), Path(folder), free_port()).run())
     sys.stdout.write(f"{report}\n")
     report.check()
 

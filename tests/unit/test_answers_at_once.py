@@ -15,7 +15,7 @@ from loquent.domain.requests import Parameters
 from loquent.wiring import Services
 
 pytestmark = pytest.mark.anyio
-SOON = 5.0
+SOON = 20.0
 
 
 async def until_asked(model: Counted, times: int) -> None:

@@ -449,7 +449,7 @@ async def test_who_leaves_while_it_goes_again_does_not_stop_that(tmp_path: Path,
         with pytest.raises(asyncio.CancelledError):
             await task
         left.set()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while len(await blobs(services)) > 1:
                 await asyncio.sleep(0.01)
         assert await rows(services) == [1, 1]

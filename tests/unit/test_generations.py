@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
@@ -44,6 +44,12 @@ async def run(services: Services, prompt: str, who=ANN, **more) -> tuple[Generat
     begun = await services.generations.begin(who, wanted(prompt, **more))
     await services.generations.collect(begun)
     return begun.now()
+
+
+async def until(claim: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not claim():
+            await asyncio.sleep(0.005)
 
 
 async def over(services: Services, id: str, who=ANN) -> tuple[Generation, Content]:
@@ -111,8 +117,8 @@ async def test_anothers_is_not_found_whatever_one_does(tmp_path: Path, who) -> N
 
 async def test_a_running_one_of_anothers_cannot_be_cancelled_or_followed(tmp_path: Path) -> None:
     async with opened(tmp_path) as services:
-        begun = await services.generations.submit(ANN, wanted("[slow 0.01] [words 500] x"))
-        await asyncio.sleep(0.05)
+        begun = await services.generations.submit(ANN, wanted("[hang] x"))
+        await until(lambda: begun.generation.id in services.runner.lives)
         with pytest.raises(NotFound):
             await services.generations.cancel(BOB, begun.generation.id)
         with pytest.raises(NotFound):
@@ -168,7 +174,7 @@ async def test_cancelling_by_id_ends_a_stream_without_an_error(tmp_path: Path) -
             return len([chunk async for chunk in services.generations.stream(begun)])
 
         reading = asyncio.create_task(read())
-        await asyncio.sleep(0.1)
+        await until(lambda: begun.live is not None and bool(begun.live.text))
         kept, content = await services.generations.cancel(ANN, begun.generation.id)
         assert 0 < await reading < 5000
     assert (kept.status, kept.finish_reason) == ("cancelled", "cancelled")
@@ -346,7 +352,7 @@ async def test_keys_are_forgotten_after_a_day(tmp_path: Path) -> None:
         assert 86_399 < (mark.expires_at - now()) / 1_000_000 <= 86_400
         with time_machine.travel(mark.expires_at / 1_000_000 + 1, tick=True):
             await services.worker.open(alone=False)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 while (await services.store.page(Repeat, "all", {}, limit=10)).items:
                     await asyncio.sleep(0.02)
 
@@ -477,18 +483,20 @@ async def test_an_empty_prompt_that_is_cut_short_is_still_kept(tmp_path: Path) -
 async def test_a_hang_up_while_a_checkpoint_is_written_stops_neither_the_keeper_nor_the_end(tmp_path: Path) -> None:
     async with opened(tmp_path) as services:
         begun = await services.generations.begin(ANN, wanted("[slow 0.15] one two three", streamed=True))
-        write, slow = services.store.write, asyncio.Event()
+        write, slow, goes_on = services.store.write, asyncio.Event(), asyncio.Event()
 
         async def slowly(*changes):
             slow.set()
-            await asyncio.sleep(0.3)
+            await goes_on.wait()
             await write(*changes)
 
         services.store.write = slowly  # type: ignore[method-assign]  # a disk that takes its time
         reading = asyncio.create_task(services.generations.collect(begun))
         await slow.wait()
-        await asyncio.sleep(0.45)  # the answer is whole, and its end waits for a write
+        await until(lambda: begun.live is not None and begun.live.text == "one two three")
+        await asyncio.sleep(0.1)  # the answer is whole, and its end waits for a write
         reading.cancel()
+        asyncio.get_running_loop().call_later(0.1, goes_on.set)
         with pytest.raises(asyncio.CancelledError):
             await reading
         async with asyncio.timeout(10):

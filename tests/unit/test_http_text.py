@@ -25,7 +25,6 @@ from loquent.engines import Options, connect
 from loquent.ports.engine import Ask, Engine
 
 pytestmark = pytest.mark.anyio
-SECONDS = 0.5
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +39,7 @@ def row(url: str | None, **more: object) -> Model:
         "engine": "http_text",
         "id": "ml",
         "abilities": frozenset((TEXT,)),
-        "timeouts": Timeouts(SECONDS),
+        "timeouts": Timeouts(30),
     }
     return Model(**{**known, "url": url, **more})  # type: ignore[arg-type]
 
@@ -53,8 +52,9 @@ async def engine(generator: Generator) -> AsyncIterator[Engine]:
     await opened.close()
 
 
-async def said(engine: Engine, prompt: str) -> str:
-    return "".join([chunk.text async for chunk in engine.stream(Ask(row("http://x"), row("").defaults, prompt=prompt))])
+async def said(engine: Engine, prompt: str, **more: object) -> str:
+    asked = Ask(row("http://x", **more), row("").defaults, prompt=prompt)
+    return "".join([chunk.text async for chunk in engine.stream(asked)])
 
 
 async def test_the_prompt_alone_is_asked_and_the_answer_comes_back(engine: Engine, generator: Generator) -> None:
@@ -108,7 +108,7 @@ async def test_one_that_says_that_it_failed_has_failed(engine: Engine) -> None:
 
 async def test_one_that_takes_longer_than_its_row_allows_is_too_slow(engine: Engine) -> None:
     with pytest.raises(EngineTimeout):
-        await said(engine, f"[slow {SECONDS * 3}]")
+        await said(engine, "[slow 1.5]", timeouts=Timeouts(0.5))
 
 
 async def test_one_that_is_not_there_is_unavailable() -> None:

@@ -684,11 +684,11 @@ async def test_a_stream_that_only_chatters_is_bounded_by_the_rows_timeout() -> N
 
 
 async def test_a_caller_who_is_slow_to_take_is_not_the_engines_silence() -> None:
-    async with serving(lambda caller: caller.events(*STREAM), timeouts=Timeouts(300.0, 0.05, 0.05)) as (engine, _):
+    async with serving(lambda caller: caller.events(*STREAM), timeouts=Timeouts(300.0, 0.2, 0.2)) as (engine, _):
         chunks = []
         async for chunk in asking(engine):
             chunks.append(chunk)
-            await asyncio.sleep(0.1 if len(chunks) == 1 else 0)
+            await asyncio.sleep(0.4 if len(chunks) == 1 else 0)
     assert text_of(chunks) == "héllo wörld 🦜"
 
 
@@ -775,7 +775,7 @@ async def test_closing_the_stream_hangs_up_at_once() -> None:
         stream = asking(engine)
         await anext(stream)
         await stream.aclose()
-        await asyncio.wait_for(upstream.all_gone.wait(), 1)
+        await asyncio.wait_for(upstream.all_gone.wait(), 5)
 
 
 async def test_closing_the_engine_ends_what_is_running_and_may_come_twice() -> None:

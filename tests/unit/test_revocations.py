@@ -27,7 +27,7 @@ PASSWORD = "correct horse"
 SAME = {"LOQUENT_SECRET": "a secret that all processes share", "LOQUENT_PASSWORD_THREADS": "1"}
 OURS, CHAT, RESPONSES = "/api/v1/generations", "/v1/chat/completions", "/v1/responses"
 ENDLESS = "[slow 0.01] [words 5000] word"
-SECONDS = 5.0  # in which everybody has long heard; the promise is about one
+SECONDS = 20.0  # in which everybody has long heard; the promise is about one
 
 
 async def token_of(services: Services, name: str = "ann") -> str:

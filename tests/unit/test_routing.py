@@ -178,7 +178,7 @@ async def test_a_wait_that_is_long_or_of_no_use_is_the_callers(seconds: float, r
     one, begun = Scripted("one", (busy(seconds),)), time.monotonic()
     refused = await fault(offered(one, retries=retries))
     assert isinstance(refused, EngineBusy) and refused.retry_after == seconds
-    assert (len(one.asks), time.monotonic() - begun < 1) == (1, True)
+    assert (len(one.asks), time.monotonic() - begun < PATIENCE) == (1, True)
 
 
 async def test_after_faults_in_a_row_it_is_left_alone_then_asked_by_one_whose_success_lets_all_ask() -> None:
@@ -268,11 +268,13 @@ async def test_what_only_a_stand_in_finds_wrong_is_not_the_askers_fault(kind: ty
 
 
 async def test_an_engine_that_asks_for_a_wait_has_it_while_its_stand_in_answers() -> None:
-    one, two = Scripted("one", (busy(0.5),)), Scripted("two")
+    clock = [100.0]
+    one, two = Scripted("one", (busy(1.5),)), Scripted("two")
     offer, begun = offered(one, two), time.monotonic()
+    offer.breaker = Breaker(lambda: clock[0])
     assert [await answered(offer) for _ in range(3)] == ["two"] * 3
-    assert (len(one.asks), offer.breaker.state, time.monotonic() - begun < 0.5) == (1, OPEN, True)
-    await asyncio.sleep(0.5)
+    assert (len(one.asks), offer.breaker.state, time.monotonic() - begun < 1.5) == (1, OPEN, True)
+    clock[0] += 1.5
     assert await answered(offer) == "one"
 
 
@@ -352,32 +354,32 @@ async def test_of_equals_whoever_rests_or_is_full_is_asked_last_and_stands_in_fo
 
 @pytest.mark.parametrize("last", [HANG, STUCK])
 async def test_the_callers_total_bounds_all_tries_whatever_the_last_does(last: float) -> None:
-    one, two = Scripted("one", (0.2, EngineFailed("no"))), Scripted("two", (last,))
-    offer, begun = offered(one, two, timeouts=Timeouts(total=0.4)), time.monotonic()
+    one, two = Scripted("one", (0.3, EngineFailed("no"))), Scripted("two", (last,))
+    offer, begun = offered(one, two, timeouts=Timeouts(total=0.9)), time.monotonic()
     assert isinstance(await fault(offer), EngineTimeout)
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 10
     assert two.running == 0
-    assert two.asks[0].model.timeouts.total < 0.25
+    assert two.asks[0].model.timeouts.total < 0.65
 
 
 @pytest.mark.parametrize("streamed", [True, False])
 async def test_who_does_not_begin_to_answer_leaves_half_of_the_time_to_the_stand_in(streamed: bool) -> None:
     one, two = Scripted("one", (HANG,)), Scripted("two")
-    assert await answered(offered(one, two, timeouts=Timeouts(total=0.6)), streamed=streamed) == "two"
+    assert await answered(offered(one, two, timeouts=Timeouts(total=1.0)), streamed=streamed) == "two"
     assert one.running == 0
-    assert 0.1 < two.asks[0].model.timeouts.total < 0.31
+    assert 0.05 < two.asks[0].model.timeouts.total < 0.51
 
 
 async def test_who_has_begun_in_half_of_the_time_has_all_of_it_to_end() -> None:
-    one, two = Scripted("one", ("be", 0.4, "gun")), Scripted("two")
-    assert await answered(offered(one, two, timeouts=Timeouts(total=0.6))) == "begun"
-    assert one.asks[0].model.timeouts.total == 0.6
+    one, two = Scripted("one", ("be", 0.6, "gun")), Scripted("two")
+    assert await answered(offered(one, two, timeouts=Timeouts(total=1.0))) == "begun"
+    assert one.asks[0].model.timeouts.total == 1.0
 
 
 async def test_alone_or_where_its_stand_in_is_left_alone_it_has_all_of_the_time() -> None:
-    one, two = Scripted("one", (0.4, "late"), (0.4, "late")), Scripted("two")
-    assert await answered(offered(one, timeouts=Timeouts(total=0.6))) == "late"
-    offer = offered(one, two, timeouts=Timeouts(total=0.6))
+    one, two = Scripted("one", (0.6, "late"), (0.6, "late")), Scripted("two")
+    assert await answered(offered(one, timeouts=Timeouts(total=1.0))) == "late"
+    offer = offered(one, two, timeouts=Timeouts(total=1.0))
     offer.groups[1][0].breaker.rest(60)
     assert await answered(offer) == "late"
 
@@ -385,12 +387,12 @@ async def test_alone_or_where_its_stand_in_is_left_alone_it_has_all_of_the_time(
 async def test_no_pause_goes_past_the_end_of_the_time() -> None:
     one, begun = Scripted("one", (busy(2.0),)), time.monotonic()
     assert isinstance(await fault(offered(one, timeouts=Timeouts(total=0.5))), EngineBusy)
-    assert time.monotonic() - begun < 1.5
+    assert time.monotonic() - begun < 2
 
 
 async def test_an_engine_that_had_hardly_any_time_is_not_ill_for_being_late() -> None:
-    late = [Scripted("one", (0.25, EngineFailed("no"))), Scripted("two", (HANG,))]
-    offer = offered(*late, timeouts=Timeouts(total=0.3))
+    late = [Scripted("one", (0.6, EngineFailed("no"))), Scripted("two", (HANG,))]
+    offer = offered(*late, timeouts=Timeouts(total=1.0))
     second = offer.groups[1][0]
     for _ in range(FAULTS - 1):
         second.breaker.leave(False)
@@ -418,29 +420,30 @@ async def test_an_answer_that_went_on_for_all_of_its_time_is_no_sign_of_illness_
 
 
 async def until(claim: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while not claim():
             await asyncio.sleep(0.001)
 
 
 async def test_the_time_in_line_counts_and_an_engine_that_is_never_called_is_not_ill() -> None:
-    one = Scripted("one", ("a", 0.2), (HANG,))
-    offer = offered(one, concurrency=1, timeouts=Timeouts(total=0.5))
+    one, goes_on = Scripted("one", ("a", 0.2), (HANG,)), asyncio.Event()
+    offer = offered(one, concurrency=1, timeouts=Timeouts(total=0.8))
     first = asyncio.create_task(answered(offer))
     await until(lambda: one.running == 1)
     begun = time.monotonic()
     assert isinstance(await fault(offer), EngineTimeout)
-    assert (await first, time.monotonic() - begun < 2) == ("a", True)
-    assert one.asks[1].model.timeouts.total < 0.4
-    one.scripts.append(("a", 0.6))
+    assert (await first, time.monotonic() - begun < 5) == ("a", True)
+    assert one.asks[1].model.timeouts.total < 0.7
+    one.scripts.append(("a", goes_on))
     first = asyncio.create_task(answered(offer))
     await until(lambda: one.running == 1)
     assert "slot" in (await fault(offer)).message
+    goes_on.set()
     assert (await first, len(one.asks)) == ("a", 3)
 
 
 async def test_nobody_holds_two_slots_and_a_pause_between_tries_holds_none() -> None:
-    one = Scripted("one", (busy(0.3),), ("a", 0.05), ("b",))
+    one = Scripted("one", (busy(1.0),), ("a", 0.05), ("b",))
     offer = offered(one, concurrency=1)
     assert offer.gate is not None
     slow = asyncio.create_task(answered(offer))

@@ -91,8 +91,8 @@ def settings(folder: Path, url: str, rows: Iterable[str]) -> dict[str, str]:
     }
 
 
-async def asked(client: httpx2.AsyncClient, model: str, shape: str) -> bytes:
-    """All that is answered, head and body, to one question put to that model."""
+async def asked(client: httpx2.AsyncClient, model: str, shape: str, picture: str) -> bytes:
+    """All that is answered, head and body, to one question put to that model; ``picture``: the id of one."""
     said = {"messages": [{"role": "user", "content": "hello"}]}
     if shape in ("whole", "stream"):
         answers = [
@@ -101,9 +101,8 @@ async def asked(client: httpx2.AsyncClient, model: str, shape: str) -> bytes:
     elif shape == "prompt":
         answers = [await client.post("/v1/completions", json={"model": model, "prompt": "hello"})]
     elif shape == "image":
-        sent = await client.post("/api/v1/images", files={"file": ("a.png", pictures.plain("PNG"), "image/png")})
-        path = f"/api/v1/images/{sent.json()['id']}/generations"
-        answers = [sent, await client.post(path, json={"model": model, "prompt": "hello"})]
+        path = f"/api/v1/images/{picture}/generations"
+        answers = [await client.post(path, json={"model": model, "prompt": "hello"})]
     else:
         body = {"model": model, "background": True, **({"prompt": "hello"} if "http_text" in model else said)}
         answers = [await client.post("/api/v1/generations", json=body)]
@@ -133,10 +132,12 @@ async def driven(folder: Path, environ: Mapping[str, str], questions: Iterable[t
     with served(folder, **environ) as server:
         async with httpx2.AsyncClient(base_url=server.url, timeout=30) as client:
             line = asyncio.Semaphore(16)
+            sent = await client.post("/api/v1/images", files={"file": ("a.png", pictures.plain("PNG"), "image/png")})
+            seen["a picture"] = shown(sent)
 
             async def put(model: str, shape: str) -> None:
                 async with line:
-                    seen[f"{model} {shape}"] = await asked(client, model, shape)
+                    seen[f"{model} {shape}"] = await asked(client, model, shape, sent.json()["id"])
 
             await asyncio.gather(*(put(*question) for question in questions))
             for page in PAGES:

@@ -140,9 +140,16 @@ async def test_in_silence_a_comment_is_sent(at: Ours, monkeypatch: pytest.Monkey
 async def test_a_fault_after_a_comment_is_an_event_too(at: Ours, monkeypatch: pytest.MonkeyPatch) -> None:
     app, services = at
     monkeypatch.setattr(sse, "QUIET", 0.02)
-    running = asyncio.create_task(stream_of(app, "[hang] x"))
-    await until_lives(services)
-    await asyncio.sleep(0.1)
+    quiet = asyncio.Event()
+
+    def seen(piece: bytes) -> bool:
+        if piece.startswith(b": "):
+            quiet.set()
+        return False
+
+    running = asyncio.create_task(stream_of(app, "[hang] x", seen=seen))
+    async with asyncio.timeout(10):
+        await quiet.wait()
     await services.runner.close()
     *comments, last = events(await running)
     assert comments
