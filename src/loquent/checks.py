@@ -10,6 +10,7 @@ from pathlib import Path
 
 from loquent.domain.errors import Misconfigured
 from loquent.domain.log import Log
+from loquent.ports.shell import as_called
 from loquent.settings import Settings, passed_over
 from loquent.settings.environment import written
 from loquent.wiring import Services
@@ -39,13 +40,13 @@ def check(
     """Before a program starts, once: raise Misconfigured where it could not do its work, log what may not be meant."""
     refuse(found, program)
     for doubt in doubts(found, program, environ, folder):
-        log.warning(f"{doubt.what}; {doubt.do}" if doubt.do else doubt.what)
+        log.warning(as_called(f"{doubt.what}; {doubt.do}" if doubt.do else doubt.what))
 
 
 def warn(services: Services) -> None:
     """Log what only the models can tell."""
     for line in (*unknown_models(services.settings, services.models), *left_out(services.settings)):
-        log.warning(line)
+        log.warning(as_called(line))
     default = services.models.offers.get(services.models.default)
     if default is not None and made_by_key(services.settings, default.model):
         log.info(f"{OPENAI} is set, so {default.model.name} answers who names no model; LOQUENT_MODEL names another")
@@ -53,14 +54,14 @@ def warn(services: Services) -> None:
 
 def refuse(found: Settings, program: str) -> None:
     """Raise Misconfigured where these settings together cannot be meant for that program."""
-    if not found.store_url.startswith("memory"):
+    if not found.is_in_memory:
         return
     if program == WORKER:
         raise Misconfigured(
             "LOQUENT_STORE holds memory, which no other process sees: a worker would never find a job there; "
             "leave LOQUENT_STORE out, name a PostgreSQL, or let loquent serve run the jobs"
         )
-    if found.workers > 1:
+    if found.has_siblings:
         raise Misconfigured(
             f"LOQUENT_WORKERS holds {found.workers} and LOQUENT_STORE memory: each process would have records of its "
             "own; leave LOQUENT_STORE out, or name a PostgreSQL"
@@ -102,9 +103,9 @@ def _of_several(found: Settings) -> Iterator[Doubt]:
             "data folder would refuse them",
             "set one and the same LOQUENT_SECRET for all servers on this store",
         )
-    count = found.workers
-    if count == 1:
+    if not found.has_siblings:
         return
+    count = found.workers
     if found.limiter.startswith("memory"):
         yield Doubt(
             f"each of {count} processes counts rates for itself, so callers may have {count} times the limits",

@@ -37,7 +37,8 @@ async def probed(services: Services) -> AsyncIterator[Probe]:
         server = await asyncio.start_server(probe.answer, host, port, limit=MOST_HEAD)
     except OSError as error:
         why = error.strerror or str(error)
-        said = f"cannot listen on {host} port {port}: {why}; see HOST and LOQUENT_WORKER_PORT"
+        see = "LOQUENT_WORKER_PORT, and LOQUENT_HOST, which goes before HOST: other programs set that, too"
+        said = f"cannot listen on {host} port {port}: {why}; see {see}"
         raise Misconfigured(said, field="LOQUENT_WORKER_PORT") from None
     log.info("probed", host=host, port=port)
     try:
@@ -75,6 +76,8 @@ class Probe:
             async with asyncio.timeout(SECONDS):
                 head = await reader.readuntil(b"\r\n\r\n")
                 status, kind, body = await self._said(head)
+                if writer.is_closing():
+                    return  # gone meanwhile; uvloop takes nothing for a connection that is closed
                 writer.write(
                     f"HTTP/1.1 {status} {PHRASES[status]}\r\nContent-Type: {kind}\r\n"
                     f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 import urllib.request
 from collections.abc import Iterator
 
 import pytest
 
+from loquent.web.logs import FLUSH
 from serving import Served, served
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(120), pytest.mark.xdist_group("raw-bytes")]
@@ -42,6 +44,18 @@ BAD = {
     "an upload that does not come": UPLOAD + b"Content-Length: 300\r\n\r\n--x\r\nCo",
 }
 
+FORM = b"username=nobody&password=whatever"
+GOOD = b"POST /token HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+GOOD += b"Content-Length: %d\r\n\r\n" % len(FORM) + FORM  # whose answer takes a while, and which stores nothing
+NEXT = b"GET /api/v1/health HTTP/1.1\r\nHost: localhost\r\n"
+BEHIND = {
+    "no HTTP": b"\x16\x03\x01\r\n\r\n",
+    "a request and no HTTP": NEXT + b"\r\n\x16\x03\x01\r\n\r\n",
+    "two requests and no HTTP": 2 * (NEXT + b"\r\n") + b"\x16\x03\x01\r\n\r\n",
+    "a chunk that is none": NEXT + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+    "another protocol": NEXT + b"Connection: close, upgrade\r\nUpgrade: websocket\r\n\r\n\x81\x00",
+}
+
 
 @pytest.fixture(scope="module", params=["granian", "uvicorn"])
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
@@ -73,10 +87,19 @@ def test_bad_bytes_are_refused_and_the_next_caller_is_served(server: Served, nam
         assert json.load(answer)["data"] == [], "nothing is half stored"
 
 
-def test_none_of_it_is_a_fault_in_the_log(server: Served) -> None:
-    for sent in BAD.values():
+@pytest.mark.parametrize("name", BEHIND)
+def test_what_stands_behind_a_good_request_is_quietly_refused(server: Served, name: str) -> None:
+    assert talk(server, GOOD + BEHIND[name]).startswith(b"HTTP/1.1 400")
+
+
+def test_none_of_it_is_more_than_a_request_in_the_log(server: Served) -> None:
+    for sent in (*BAD.values(), *(GOOD + garbage for garbage in BEHIND.values())):
         talk(server, sent)
+    until = time.monotonic() + 20
+    while server.metric("loquent_requests_in_flight") > 1 and time.monotonic() < until:  # this one is
+        time.sleep(0.05)
+    time.sleep(2 * FLUSH)
     lines = [json.loads(line) for line in server.log.read_text().splitlines() if line.startswith("{")]
-    assert lines
-    assert [line for line in lines if line.get("level") in ("error", "critical")] == []
+    assert "/token" in {line.get("path") for line in lines}
+    assert [line for line in lines if line["level"] != "info"] == []
     assert "Traceback" not in server.log.read_text()

@@ -156,11 +156,11 @@ def test_help_needs_nothing_heavy() -> None:
 def test_a_setting_that_cannot_be_read_is_one_line_and_exit_code_2(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PORT", "everything")
+    monkeypatch.setenv("LOQUENT_PORT", "everything")
     for arguments in (("generate", "hello"), ("summarize", "a.txt"), ("users", "add", "ann"), ("store", "check")):
         done = command(*arguments)
         assert done.exit_code == 2
-        assert done.stderr == "loquent: PORT holds 'everything'; it takes a whole number from 0 to 65535\n"
+        assert done.stderr == "loquent: LOQUENT_PORT holds 'everything'; it takes a whole number from 0 to 65535\n"
 
 
 def test_a_data_folder_that_cannot_be_used_is_one_line(command: Command, tmp_path: Path) -> None:
@@ -864,9 +864,9 @@ def test_a_name_that_is_no_setting_is_said(command: Command) -> None:
 
 
 def test_a_setting_that_cannot_be_read_is_broken(command: Command) -> None:
-    done = command("doctor", env={"PORT": "everything"})
+    done = command("doctor", env={"LOQUENT_PORT": "everything"})
     assert done.exit_code == 1
-    assert lines(done, "✗") == ["PORT holds 'everything'; it takes a whole number from 0 to 65535"]
+    assert lines(done, "✗") == ["LOQUENT_PORT holds 'everything'; it takes a whole number from 0 to 65535"]
 
 
 def test_a_broken_database_is_broken(command: Command, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,8 +18,8 @@ from typer.testing import CliRunner
 from built import ROWS
 from collector import collecting
 from forking import ran
-from loquent.cli import app
-from loquent.cli.findings import DOUBT, Finding, installed
+from loquent.cli import app, marks
+from loquent.cli.findings import Finding, installed
 from loquent.domain.errors import Misconfigured
 from loquent.ports.extras import install
 from loquent.settings import Settings
@@ -45,7 +46,9 @@ def asked(environ: Mapping[str, str]) -> tuple[int, dict[str, list[str]], str]:
     """What the doctor says: the exit code, the lines by their mark, and all of it."""
     done = CliRunner().invoke(app, ["doctor"], env=dict(environ))
     assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
-    lines = {mark: [line[4:] for line in done.stdout.splitlines() if line.startswith(f"  {mark} ")] for mark in "✓!✗"}
+    lines = {
+        mark: [line[4:] for line in done.stdout.splitlines() if line.startswith(f"  {mark} ")] for mark in marks.COLOURS
+    }
     return done.exit_code, lines, done.output
 
 
@@ -99,7 +102,7 @@ def test_what_reads_uploads_and_is_not_installed_is_told_with_the_command(
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)  # as where it is not installed
     extra = {"pypdf": "documents", "PIL": "images"}[package]
-    assert installed() == [Finding(DOUBT, f"{told} cannot be read", install(extra))]
+    assert installed() == [Finding(marks.DOUBT, f"{told} cannot be read", install(extra))]
 
 
 def test_an_added_model_is_asked_too_and_where_it_is_away_it_is_said_where_it_should_be(
@@ -242,3 +245,9 @@ def test_records_in_memory_are_refused_to_several_processes_and_the_doctor_says_
     assert code == (1 if command == "serve" else 0), said
     mark = "✗" if command == "serve" else "!"
     assert why in line(lines[mark], f"loquent {command} would not start: ")
+
+
+def test_the_help_says_what_each_mark_means() -> None:
+    shown = CliRunner().invoke(app, ["doctor", "--help"]).stdout
+    assert [mark for mark in marks.COLOURS if not re.search(rf"{re.escape(mark)} (is|may)", shown)] == []
+    assert set(marks.COLOURS) == {marks.OK, marks.DOUBT, marks.BAD}

@@ -13,6 +13,8 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from select import PIPE_BUF
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -235,6 +237,22 @@ def test_what_was_said_last_is_written_at_the_end_and_before_a_crash(tmp_path: P
     assert json.loads(first)["event"] == "the last line"
     assert ("nobody caught this" in rest, done.returncode) == ((True, 1) if end == "crash" else (False, 0))
     assert "the last line" in (tmp_path / "app.log").read_text()
+
+
+@pytest.mark.parametrize("is_shared", [True, False])
+def test_lines_are_written_so_that_nobody_tears_them_only_where_others_write_there_too(
+    tmp_path: Path, configured: Configured, monkeypatch: pytest.MonkeyPatch, is_shared: bool
+) -> None:
+    written: list[bytes] = []
+    out = SimpleNamespace(buffer=SimpleNamespace(write=written.append, flush=bool), flush=bool, isatty=bool)
+    monkeypatch.setattr(sys, "stdout", out)
+    configured()  # so that all is undone at the end
+    configure_logs(settings_for(tmp_path, LOQUENT_WORKERS="2"), shares_output=is_shared)
+    for number in range(PIPE_BUF):
+        Log("loquent.x").info("a line", number=number)
+    flush()
+    assert (max(map(len, written)) <= PIPE_BUF) == is_shared
+    assert b"".join(written).count(b"\n") == PIPE_BUF
 
 
 def test_a_file_that_cannot_be_written_is_told_once_and_tried_again(configured: Configured, capfdbinary: Any) -> None:

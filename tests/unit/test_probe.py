@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -42,6 +44,22 @@ async def said(port: int, sent: bytes) -> bytes:
         return b""
     finally:
         writer.close()
+
+
+@pytest.mark.parametrize("anyio_backend", [("asyncio", {"use_uvloop": True})], ids=["uvloop"])  # as workers have it
+async def test_a_monitor_that_hangs_up_meanwhile_is_no_fault(
+    tmp_path: Path, free_port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with at(tmp_path, free_port) as (_, _, probe):
+        for _ in range(20):
+            with socket.create_connection(("127.0.0.1", free_port)) as line:
+                line.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
+                line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # by a reset
+            await asyncio.sleep(0.001)
+        async with asyncio.timeout(20):
+            while probe._under_way:
+                await asyncio.sleep(0.01)
+    assert [each for each in caplog.records if each.levelname == "ERROR"] == []
 
 
 async def test_it_tells_of_life_readiness_and_metrics(tmp_path: Path, free_port: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import Callable
 from contextlib import aclosing, suppress
 from pathlib import Path
@@ -17,7 +18,7 @@ from built import opened, shared, two, wanted
 from loquent.domain.clock import SECOND, now
 from loquent.domain.errors import LoquentError, Taken, Unauthenticated
 from loquent.domain.generations import Generation
-from loquent.domain.users import ADMIN
+from loquent.domain.users import ADMIN, USER
 from loquent.services.revocations import SLACK
 from loquent.web.edge import Edge
 from loquent.wiring import Services
@@ -85,6 +86,24 @@ async def test_a_process_that_starts_later_has_heard_of_it(tmp_path: Path) -> No
             clock.move_to(moment)
         async with opened(tmp_path, **settings) as services:
             assert not is_good(services, token)
+
+
+async def test_it_is_told_when_it_happens_and_not_at_every_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "loquent.revocations")
+    settings = {**shared(tmp_path), **SAME}
+    async with opened(tmp_path, **settings) as services:
+        await token_of(services)
+        await services.accounts.set_active("ann", is_active=False)
+        await services.revocations.look()
+        assert caplog.messages.count("tokens revoked") == 1
+    async with opened(tmp_path, **settings) as services:
+        assert not is_good(services, services.tokens.issue(await services.accounts.set_role("ann", USER)))
+        assert caplog.messages.count("tokens revoked") == 1
+        await services.accounts.set_active("ann", is_active=True)
+        await services.revocations.look()
+        assert caplog.messages.count("tokens revoked") == 2
 
 
 async def test_a_clock_that_is_behind_hides_nothing(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from loquent import settings
 from loquent.blobs import folder_of
+from loquent.cli.listening import bound
 from loquent.domain.errors import Misconfigured
 from loquent.domain.models import Adapter
 from loquent.settings import Settings
@@ -219,6 +220,44 @@ def test_the_env_file_is_under_the_environment(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text('PORT=1111\nHOST="0.0.0.0"\n# a comment\nUNKNOWN=$x\n')
     found = load_settings({"PORT": "2222"}, tmp_path)
     assert (found.port, found.host) == (2222, "0.0.0.0")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "own"),
+    [
+        ("DEBUG", "*", "LOQUENT_DEBUG"),
+        ("LOG_LEVEL", "trace", "LOQUENT_LOG_LEVEL"),
+        ("SECRET_KEY", "x", "LOQUENT_SECRET"),
+    ],
+)
+def test_a_variable_that_another_program_may_have_set_is_told_with_our_own(
+    tmp_path: Path, name: str, value: str, own: str
+) -> None:
+    def said(environ: dict[str, str]) -> str:
+        with pytest.raises(Misconfigured) as refused:
+            load_settings(environ, tmp_path)
+        assert refused.value.message.startswith(f"{name} holds ")
+        return refused.value.message
+
+    hint = f" (perhaps another program has set it: {own}, which goes before it, sets Loquent's)"
+    assert said({name: value}).endswith(hint)
+    (tmp_path / ".env").write_text(f"{name}={value}\n")
+    assert "another program" not in said({}), "it stands in Loquent's own file"
+    assert said({name: f"{value}!"}).endswith(hint), "over that file"
+    with pytest.raises(Misconfigured, match=r"LOQUENT_PORT holds 'x'; it takes a whole number from 0 to 65535$"):
+        load_settings({"LOQUENT_PORT": "x"}, tmp_path / "elsewhere")
+
+
+@pytest.mark.parametrize(("name", "value"), [("DEBUG", "*"), ("LOG_LEVEL", "trace")])
+def test_our_own_name_goes_before_what_another_program_has_set(tmp_path: Path, name: str, value: str) -> None:
+    (tmp_path / ".env").write_text("LOQUENT_DEBUG=off\nLOQUENT_LOG_LEVEL=error\nLOQUENT_HOST=127.0.0.1\n")
+    found = load_settings({name: value, "HOST": "x86_64-conda-linux-gnu"}, tmp_path)
+    assert (found.debug, found.log_level, found.host) == (False, "ERROR", "127.0.0.1")
+
+
+def test_a_host_that_another_program_has_set_is_told_with_our_own() -> None:
+    with pytest.raises(Misconfigured, match=r"cannot listen on 192\.0\.2\.1 port 0: .*LOQUENT_HOST.*other programs"):
+        bound("192.0.2.1", 0)
 
 
 def test_a_secret_is_made_once_and_is_its_owners_alone(tmp_path: Path) -> None:

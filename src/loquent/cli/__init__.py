@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from loquent import __version__
 from loquent.cli import doctor, generate, models, serve, store, summarize, users, worker
+from loquent.cli.terminal import say
 from loquent.domain.errors import LoquentError, Misconfigured
 
 
@@ -23,14 +24,14 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except LoquentError as error:
-            typer.echo(f"loquent: {error}", err=True)
+            say(f"loquent: {error}")
             raise typer.Exit(2 if isinstance(error, Misconfigured) else 1) from None
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
         except OSError as error:
             if error.errno == errno.EPIPE:
                 raise  # whoever reads has had enough: Typer ends that quietly
-            typer.echo(f"loquent: {error}", err=True)
+            say(f"loquent: {error}")
             raise typer.Exit(1) from None
 
 

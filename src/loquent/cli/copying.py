@@ -36,7 +36,7 @@ async def _files(url: str, settings: Settings, copied: Copied) -> None:
 
 
 async def _records(url: str, settings: Settings, copied: Copied) -> None:
-    if settings.store_url.startswith("memory"):
+    if settings.is_in_memory:
         raise Misconfigured("LOQUENT_STORE holds memory: what is copied there is gone when this command ends")
     checked = await stores.check(url, settings.data_dir)
     if checked.current is None:

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 import typer
 
 from loquent import __version__
+from loquent.cli.marks import BAD, COLOURS, OK
 from loquent.domain.errors import Misconfigured
 
 if TYPE_CHECKING:
     from loquent.cli.findings import Finding
-
-COLOURS = {"✓": "green", "!": "yellow", "✗": "red"}
 
 
 def doctor() -> None:
@@ -22,8 +21,6 @@ def doctor() -> None:
 
     ✓ is well, ! may not be what you want, ✗ is broken and needed; then the exit code is 1. Nothing is changed.
     """
-    from loquent.cli.findings import BAD
-
     marks = []
     for title, found in _sections():
         _line(title, bold=True)
@@ -50,7 +47,7 @@ def _sections() -> Iterator[tuple[str, list[Finding]]]:
     try:
         settings = load_settings()
     except Misconfigured as error:
-        yield "Settings", [findings.Finding(findings.BAD, error.message, "docs/settings.md lists what each takes")]
+        yield "Settings", [findings.Finding(BAD, error.message, "docs/settings.md lists what each takes")]
         return
     yield "Settings", findings.configured(settings)
     with spinner("asking the parts") as show:
@@ -62,23 +59,25 @@ def _sections() -> Iterator[tuple[str, list[Finding]]]:
         show()
         said["Models"] = [*run(findings.models(settings)), *run(findings.added(settings))]
     yield "Models", said["Models"]
-    known = [each.what for found in said.values() for each in found if each.mark == findings.BAD]
+    known = [each.what for found in said.values() for each in found if each.mark == BAD]
     start = [each for each in findings.start(settings) if not _is_told(each, known)]
     yield "Server", [*run(findings.port(settings)), *start, *findings.exposed(settings)]
 
 
 def _is_told(found: Finding, known: Sequence[str]) -> bool:
     """Whether a part has said so of itself already. Where something is broken, nobody says that all is well."""
-    if found.mark == "✓":
+    if found.mark == OK:
         return bool(known)
     why = found.what.partition("would not start: ")[2]
     return bool(why) and any(why in each for each in known)
 
 
 def _line(text: str, *, colour: str | None = None, bold: bool = False) -> None:
-    """A line; the mark in colour, on a terminal that wants any."""
+    """A line, commands in it as they work here; the mark in colour, on a terminal that wants any."""
     from loquent.cli.terminal import console
+    from loquent.ports.shell import as_called
 
+    text = as_called(text)
     mark_end = 3 if colour else len(text)
     made = console()
     made.print(text[:mark_end], style=colour or ("bold" if bold else ""), end="")

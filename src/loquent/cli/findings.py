@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from loquent import blobs, stores
 from loquent.checks import SERVE, WORKER, doubts, refuse
 from loquent.cli.listening import bound
+from loquent.cli.marks import BAD, DOUBT, OK
 from loquent.domain.errors import LoquentError, Misconfigured, ModelLoading
 from loquent.domain.urls import without_password
 from loquent.ports.extras import install
@@ -25,8 +26,6 @@ from loquent.settings.environment import environment
 from loquent.wiring import build
 from loquent.wiring.models import build_models, unknown_models
 from loquent.wiring.rows import left_out, model_rows
-
-OK, DOUBT, BAD = "✓", "!", "✗"
 
 LOAD_SECONDS = 60.0  # that a model may take to load
 ANSWER_SECONDS = 5.0  # that anything else may take to answer
@@ -211,7 +210,11 @@ async def port(settings: Settings) -> list[Finding]:
     except Misconfigured as error:
         if await asyncio.to_thread(_is_loquent, settings.host, settings.port):
             return [Finding(OK, f"a Loquent answers on {where}")]
-        return [Finding(BAD, error.message, "end what listens there, or set PORT")]
+        return [
+            Finding(
+                BAD, error.message, "end what listens there, or name another place in LOQUENT_HOST and LOQUENT_PORT"
+            )
+        ]
     return [Finding(OK, f"{where} is free")]
 
 
@@ -237,7 +240,7 @@ def exposed(settings: Settings) -> list[Finding]:
         what = f"anybody who reaches {settings.host} can make an account"
         found.append(Finding(DOUBT, what, "set LOQUENT_REGISTRATION=off; loquent users add makes accounts then"))
     if settings.log_content:
-        found.append(Finding(DOUBT, "prompts and answers are logged", "unset LOG_CONTENT"))
+        found.append(Finding(DOUBT, "prompts and answers are logged", "set LOQUENT_LOG_CONTENT=off"))
     if settings.failpoints:
         found.append(Finding(BAD, "LOQUENT_FAILPOINTS makes the process die on purpose", "unset it"))
     urls = {settings.openai_base_url} if settings.openai_api_key else set()

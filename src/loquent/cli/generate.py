@@ -32,7 +32,7 @@ def _few(values: list[str] | None) -> list[str] | None:
 def generate(
     prompt: Annotated[str, typer.Argument(help="What to ask; - reads it from standard input.", show_default=False)],
     model: Annotated[
-        str | None, typer.Option("--model", "-m", help="The model to ask; see: loquent models list.")
+        str | None, typer.Option("--model", "-m", help="The model to ask; the command models list shows all.")
     ] = None,
     system: Annotated[str | None, typer.Option(help="What the model is told before, as its role.")] = None,
     max_tokens: Annotated[

@@ -57,4 +57,5 @@ def _told(made: socket.socket, where: str) -> Iterator[None]:
     except OSError as error:
         made.close()
         why = error.strerror or str(error)
-        raise Misconfigured(f"cannot listen on {where}: {why}; see HOST and PORT") from None
+        see = "LOQUENT_HOST and LOQUENT_PORT, which go before HOST and PORT: other programs set these, too"
+        raise Misconfigured(f"cannot listen on {where}: {why}; see {see}") from None

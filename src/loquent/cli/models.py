@@ -161,7 +161,7 @@ async def _changed(change: Callable[[Registry], Awaitable[None]]) -> None:
     from loquent.settings.environment import load_settings
 
     settings = load_settings()
-    if settings.store_url.startswith("memory"):
+    if settings.is_in_memory:
         raise Misconfigured("LOQUENT_STORE holds memory: what is changed now would be gone with this command")
     async with opened(settings) as services:
         await change(services.registry)
@@ -199,8 +199,8 @@ def pull(
 ) -> None:
     """Fetch weights, verify them, and put them where they are looked for; quick where they are there already."""
     from loquent.cli.inside import run
-    from loquent.cli.terminal import called
     from loquent.engines import weights
+    from loquent.ports.shell import called
     from loquent.settings.environment import load_settings
 
     settings = load_settings()

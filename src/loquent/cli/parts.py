@@ -9,8 +9,8 @@ from functools import partial
 from typing import TypeVar
 
 from loquent import blobs, caches, limiters, queues, stores, tracers
-from loquent.cli.findings import ANSWER_SECONDS, BAD, DOUBT, LOAD_SECONDS, OK, Finding
-from loquent.cli.terminal import called
+from loquent.cli.findings import ANSWER_SECONDS, LOAD_SECONDS, Finding
+from loquent.cli.marks import BAD, DOUBT, OK
 from loquent.domain.errors import LoquentError, Unavailable
 from loquent.domain.urls import without_password
 from loquent.ports.blobs import Blobs
@@ -38,7 +38,7 @@ async def parts(settings: Settings) -> dict[str, list[Finding]]:
 async def store(settings: Settings) -> list[Finding]:
     """The store: its schema, its soundness, and whether it answers; one that is not there yet is not made."""
     shown = without_password(settings.store_url)
-    if shown.startswith("memory"):
+    if settings.is_in_memory:
         return [Finding(DOUBT, "records are kept in memory, and gone when the server stops", "unset LOQUENT_STORE")]
     try:
         async with asyncio.timeout(LOAD_SECONDS):
@@ -67,7 +67,7 @@ def _left_behind(settings: Settings) -> list[Finding]:
     old = stores.file_of(replace(settings, store="").store_url)
     if old is None or not old.is_file() or stores.file_of(settings.store_url) == old:
         return []
-    do = f"bring them, before a server starts: {called()} store copy --records sqlite:///{old}"
+    do = f"bring them, before a server starts: loquent store copy --records sqlite:///{old}"
     return [Finding(DOUBT, f"{old} holds records, and LOQUENT_STORE names another place", do)]
 
 

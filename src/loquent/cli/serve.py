@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ctypes
 import gc
+import logging
 import math
 import os
 import resource
@@ -55,17 +56,16 @@ def serve(
     from loquent.web.observe import configure_logs
 
     settings = load_settings(environ)
-    configure_logs(settings)
+    configure_logs(settings, shares_output=settings.has_siblings)
     if child:
         place = Place.read(child)
         refuse(settings, SERVE)  # what the parent was started with may have changed since
         serve_here(settings, socket.socket(fileno=place.fd), place)
         return
     check(settings, SERVE, environ)
-    if settings.workers == 1:
-        serve_here(settings, bound(settings.host, settings.port))
-    else:
+    if settings.has_siblings:
         raise typer.Exit(asyncio.run(Parent(settings, environ, bound(settings.host, settings.port)).run()))
+    serve_here(settings, bound(settings.host, settings.port))
 
 
 def serve_here(settings: Settings, listening: socket.socket, place: Place | None = None) -> None:
@@ -248,6 +248,8 @@ def _granian(app: Edge, listening: socket.socket, _: float) -> Serving:
 def _uvicorn(app: Edge, listening: socket.socket, grace: float) -> Serving:
     import uvicorn
 
+    from loquent.cli.pipelined import Pipelined
+
     class Server(uvicorn.Server):
         """uvicorn's own, with the signals left to us."""
 
@@ -256,6 +258,7 @@ def _uvicorn(app: Edge, listening: socket.socket, grace: float) -> Serving:
 
     config = uvicorn.Config(
         app,
+        http=Pipelined,
         lifespan="off",
         log_config=None,
         access_log=False,
@@ -267,6 +270,8 @@ def _uvicorn(app: Edge, listening: socket.socket, grace: float) -> Serving:
         timeout_graceful_shutdown=math.ceil(grace),
     )
     server = Server(config)
+    if (said := logging.getLogger("uvicorn.error")).level == logging.NOTSET:
+        said.setLevel(logging.ERROR)  # what it warns of is what callers send: with that they could fill the log
 
     def stop() -> None:
         server.should_exit = True

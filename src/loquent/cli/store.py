@@ -115,7 +115,7 @@ def sweep(
 
     settings = load_settings()
     logging.getLogger("loquent.retention").setLevel(logging.INFO)  # what went is told to stderr, too, as a line of log
-    if settings.store_url.startswith("memory"):
+    if settings.is_in_memory:
         raise Misconfigured("LOQUENT_STORE holds memory: this command has none of it")
 
     async def sweeping() -> Swept:
@@ -143,9 +143,11 @@ def _show(swept: Swept, *, is_plan: bool) -> None:
 
 
 def _tell(found: Checked) -> None:
+    from loquent.cli.terminal import say
+
     typer.echo(f"revision {found.current or 'none'}; this program knows {found.head or 'none'}")
     for finding in found.findings:
-        typer.echo(f"loquent: {finding}", err=True)
+        say(f"loquent: {finding}")
     if found.findings:
         raise typer.Exit(1)
     typer.echo("sound")

@@ -39,7 +39,7 @@ def summarize(
         typer.Argument(metavar="FILE", help=".txt, .md, .pdf or .docx; - is standard input.", show_default=False),
     ],
     model: Annotated[
-        str | None, typer.Option("--model", "-m", help="The model that summarises; see: loquent models list.")
+        str | None, typer.Option("--model", "-m", help="The model that summarises; the command models list shows all.")
     ] = None,
     language: Annotated[
         str | None, typer.Option(help="The summary's language, like German or de; takes a model that chats.")

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING
 
 import typer
+
+from loquent.ports.shell import as_called
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,11 +21,6 @@ CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 PIPED_COLUMNS = 200
 
 
-def called() -> str:
-    """How this program is called from here: by its name where it is on the path, else by its place."""
-    return "loquent" if shutil.which("loquent") else os.path.relpath(sys.argv[0])
-
-
 def out(text: str, *, newline: bool = True, file: IO[str] | None = None) -> None:
     """Write to stdout, at once; to a terminal without control characters."""
     if file is None and sys.stdout.isatty():
@@ -34,8 +29,8 @@ def out(text: str, *, newline: bool = True, file: IO[str] | None = None) -> None
 
 
 def say(text: str) -> None:
-    """A line on stderr, for the person, not for the pipe."""
-    typer.echo(CONTROLS.sub("\ufffd", text), err=True)
+    """A line on stderr, for the person, not for the pipe; commands in it as they work here."""
+    typer.echo(CONTROLS.sub("\ufffd", as_called(text)), err=True)
 
 
 def console(*, stderr: bool = False) -> Console:

@@ -38,7 +38,7 @@ def add(
     from loquent.settings.environment import load_settings
 
     settings = load_settings()
-    if settings.store_url.startswith("memory"):
+    if settings.is_in_memory:
         raise Misconfigured("LOQUENT_STORE holds memory: an account made now would be gone with this command")
     check_credentials(username, "a password to come", email)
     password = _first_line() if password_stdin else _asked()

@@ -211,7 +211,7 @@ class Fenced(LoquentError):
 
 
 class Misconfigured(LoquentError):
-    """A setting cannot be used: the start stops with this one line. ``field``: of a row, where that is known."""
+    """A setting cannot be used: the start stops with this one line. ``field``: of a row, or its variable."""
 
     code = "misconfigured"
 

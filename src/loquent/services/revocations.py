@@ -58,13 +58,14 @@ class Revocations:
                 newest = known if known is not None and known.version >= user.version else user
                 listed[user.id] = self._heard[user.id] = newest
                 if known is None or known.tokens_from != newest.tokens_from:
-                    self._act(newest)
+                    self._act(newest, is_news=self._since is not None)
             if not page.more:
                 break
             after = Position(page.items[-1].tokens_from, page.items[-1].id)
         self._heard = listed
         self._since = later(began, -SLACK)
 
-    def _act(self, user: User) -> None:
+    def _act(self, user: User, *, is_news: bool) -> None:
         ended = self._runner.revoke(user.tenant, user.id, self._tokens.revoke(user))
-        log.info("tokens revoked", user=user.id, active=user.is_active, ended=ended)
+        if is_news or ended:  # the first look finds those of a year, of which others have told
+            log.info("tokens revoked", user=user.id, active=user.is_active, ended=ended)

@@ -108,4 +108,4 @@ def _value(name: str, text: str, meta: Mapping[str, Any]) -> Any:
         return meta["kind"].read(text)
     except ValueError:
         shown = f"a value of {len(text.encode())} bytes" if meta["secret"] else repr(without_password(text)[:200])
-        raise Misconfigured(f"{name} holds {shown}; it takes {meta['takes']}") from None
+        raise Misconfigured(f"{name} holds {shown}; it takes {meta['takes']}", field=name) from None

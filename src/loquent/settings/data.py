@@ -139,6 +139,11 @@ class Data:
         return self.store or f"sqlite:///{self.data_dir.absolute() / name}"
 
     @property
+    def is_in_memory(self) -> bool:
+        """Whether records are this process's alone, and gone with it."""
+        return self.store_url.startswith("memory")
+
+    @property
     def blobs_url(self) -> str:
         """The URL of the blob store, the default worked out."""
         if self.blobs.startswith("s3:"):

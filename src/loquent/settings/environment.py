@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import fields
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +22,10 @@ AWS = {"aws_key_id": "AWS_ACCESS_KEY_ID", "aws_secret_key": "AWS_SECRET_ACCESS_K
 def load_settings(environ: Mapping[str, str] | None = None, folder: Path = Path()) -> Settings:
     """The settings of this process: its environment, over a ``.env`` file in the folder. Raises Misconfigured."""
     known = environment(environ, folder)
-    found = read(known)
+    try:
+        found = read(known)
+    except Misconfigured as error:
+        raise Misconfigured(f"{error.message}{_whose(error.field, known, folder)}", field=error.field) from None
     if found.store.startswith("dynamodb:") or found.blobs.startswith("s3:"):
         for name in ("aws_key_id", "aws_secret_key"):  # the AWS library reads the process's own environment alone
             if value := getattr(found, name):
@@ -30,6 +34,20 @@ def load_settings(environ: Mapping[str, str] | None = None, folder: Path = Path(
         if name.startswith("OTEL_") and found.traces != "off":  # as does OpenTelemetry
             os.environ.setdefault(name, known[name])
     return found
+
+
+def _whose(name: str, known: Mapping[str, str], folder: Path) -> str:
+    """A word on a variable that nobody may have set for Loquent: one of the environment alone, of a name of anybody's.
+
+    It stops the start like any other, since it may well be meant: ``HOST`` and ``DEBUG`` are the families' names.
+    """
+    if not name or name.startswith("LOQUENT_") or written(folder)[0].get(name) == known[name]:
+        return ""
+    [own] = {
+        each.metadata["env"] for each in fields(Settings) if name in (each.metadata["env"], *each.metadata["aliases"])
+    }
+    do = f"{own}, which goes before it, sets Loquent's" if own != name else "for Loquent it can be left empty"
+    return f" (perhaps another program has set it: {do})"
 
 
 def environment(environ: Mapping[str, str] | None = None, folder: Path = Path()) -> dict[str, str]:

@@ -21,9 +21,11 @@ class Seeing:
         env="LOQUENT_LOG_LEVEL",
         aliases=("LOG_LEVEL",),
         group=GROUP,
-        shown_default="INFO; DEBUG where DEBUG is on",
+        shown_default="INFO; DEBUG where LOQUENT_DEBUG is on",
     )
-    debug: bool = setting(False, FLAG, "Whether everything is logged.", env="DEBUG", group=GROUP)
+    debug: bool = setting(
+        False, FLAG, "Whether everything is logged.", env="LOQUENT_DEBUG", aliases=("DEBUG",), group=GROUP
+    )
     log_levels: tuple[tuple[str, str], ...] = setting(
         (),
         LOGGERS,

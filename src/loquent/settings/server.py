@@ -88,6 +88,11 @@ class Server:
     )
 
     @property
+    def has_siblings(self) -> bool:
+        """Whether a server process is one of several, which share its port and its output."""
+        return self.workers > 1
+
+    @property
     def is_loopback(self) -> bool:
         """Whether only this machine can reach the server."""
         return self.host in ("localhost", "::1", "[::1]") or self.host.startswith("127.")

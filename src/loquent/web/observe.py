@@ -126,13 +126,16 @@ class AccessLog:
             put(line)
 
 
-def configure_logs(settings: Settings) -> None:
-    """Logs to standard output, text on a terminal and one JSON object a line elsewhere; and to the file, as JSON."""
+def configure_logs(settings: Settings, *, shares_output: bool = False) -> None:
+    """Logs to standard output, text on a terminal and one JSON object a line elsewhere; and to the file, as JSON.
+
+    ``shares_output``: other processes write to this one's standard output, too.
+    """
     for known in logging.getLogger().handlers:
         if isinstance(known, Lines):
             known.stop()
     as_text = settings.log_format == "text" or (settings.log_format == "auto" and sys.stdout.isatty())
-    sinks, forms = [Sink(StandardOutput(shared=settings.workers > 1))], [AsText() if as_text else AsJson()]
+    sinks, forms = [Sink(StandardOutput(shared=shares_output))], [AsText() if as_text else AsJson()]
     if settings.log_path is not None:
         sinks.append(Sink(File(settings.log_path, size=settings.log_file_size, keep=settings.log_files)))
         forms.append(AsJson())
