@@ -60,8 +60,10 @@ async def test_a_ring_while_nobody_waits_is_heard_by_the_next_who_does(queue: Qu
 
 
 async def test_without_a_ring_the_wait_ends_by_itself(queue: Queue) -> None:
-    waits = [await waited(queue, 0.2) for _ in range(3)]  # a broker may still give back what was rung for before
-    assert 0.1 < max(waits) < 10
+    waits = [await waited(queue, 0.2)]
+    while waits[-1] < 0.1 and len(waits) < 2_000:  # a broker may still give back what was rung for before
+        waits.append(await waited(queue, 0.2))
+    assert 0.1 < waits[-1] < 10
 
 
 async def test_a_thousand_rings_hold_nobody_up(queue: Queue, server: Broker | None) -> None:
