@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from importlib.util import find_spec
 from urllib.parse import urlsplit
 
-from loquent import blobs, stores
+from loquent import stores
 from loquent.checks import SERVE, WORKER, doubts, refuse
 from loquent.cli.listening import bound
 from loquent.cli.marks import BAD, DOUBT, OK
@@ -24,6 +24,7 @@ from loquent.services.room import nearest
 from loquent.settings import Settings
 from loquent.settings.environment import environment
 from loquent.wiring import build
+from loquent.wiring.folders import room_of
 from loquent.wiring.models import build_models, unknown_models
 from loquent.wiring.rows import left_out, model_rows
 
@@ -106,13 +107,9 @@ def folder(settings: Settings) -> list[Finding]:
 
 def full(settings: Settings) -> list[Finding]:
     """The disks of database and uploads that have less room than is kept free: a server begins nothing new then."""
-    kept = (stores.file_of(settings.store_url), blobs.folder_of(settings.blobs_url))
-    places = {place.stat().st_dev: place for place in (nearest(each.absolute()) for each in kept if each is not None)}
-    free = {place: shutil.disk_usage(place).free for place in places.values()}
     return [
         Finding(BAD, f"{place}: {left / 1e6:.1f} MB free, so that nothing new is begun (507)", "make room there")
-        for place, left in free.items()
-        if left < settings.free_space
+        for place, left in room_of(settings).short().items()
     ]
 
 

@@ -92,6 +92,11 @@ class Room:
                 found.setdefault(place.stat().st_dev, (what, _disk(place)))
         return dict(found.values())
 
+    def short(self) -> dict[Path, int]:
+        """Where fewer bytes are left than are to stay free, and how many: a folder of each disk. In a thread."""
+        places = {place.stat().st_dev: place for place in (nearest(each.absolute()) for each in self._folders())}
+        return {place: left for place in places.values() if (left := _disk(place).free) < self._reserve}
+
     async def _go_on(self) -> None:
         while True:
             is_near = any(left < SHARE * self._reserve for left in self._left.values())
